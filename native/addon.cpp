@@ -1,0 +1,13 @@
+// Registers the families. Each ops/<family>.cpp adds its functions to the exports; src/native.ts declares them all.
+#include <napi.h>
+
+#include "ops/ops.h"
+#include "task.h"
+
+static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  btrmind::defineTasks(env, exports);
+  btrmind::defineFilesystem(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(btrmind_native, initialise)

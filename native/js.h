@@ -1,0 +1,53 @@
+// Reading arguments and building results. Types are checked again here: a wrong one is a TypeError, never an abort.
+#pragma once
+#include <napi.h>
+
+#include <string>
+
+#include "error.h"
+#include "handle.h"
+
+namespace btrmind {
+
+// A JavaScript number, exact; past 2^53 it throws Failure ERANGE rather than round.
+Napi::Number number(Napi::Env env, uint64_t value, const char* what);
+// 16 raw bytes → "7eb6fe9b-bd59-4617-9023-13bf1747a83b".
+std::string uuidText(const uint8_t* bytes);
+bool uuidIsZero(const uint8_t* bytes);
+
+// Arguments of one native function. Every asynchronous function takes its ticket first (see task.h).
+class Args {
+ public:
+  explicit Args(const Napi::CallbackInfo& info) : info_(info) {}
+  Napi::Env env() const { return info_.Env(); }
+  Napi::Value operator[](size_t index) const { return info_[index]; }
+  bool absent(size_t index) const { return info_[index].IsUndefined(); }
+  HandlePtr handle(size_t index) const { return unwrapHandle(info_.Env(), info_[index]); }
+  // A string, or a Uint8Array of raw bytes (Linux names need not be UTF-8). No NUL inside.
+  std::string path(size_t index) const;
+  bool boolean(size_t index) const;
+  double real(size_t index) const;
+  // 0 … 2^53 as a number, or a bigint up to 2^64 − 1.
+  uint64_t u64(size_t index) const;
+
+ private:
+  [[noreturn]] void wrong(size_t index, const char* wanted) const;
+  const Napi::CallbackInfo& info_;
+};
+
+// Wraps a native function so that a Failure thrown before any thread starts reaches JavaScript as one.
+template <Napi::Value (*function)(const Args&)>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+  try {
+    return function(Args(info));
+  } catch (const Failure& failure) {
+    throw Napi::Error(info.Env(), toJs(info.Env(), failure));
+  }
+}
+
+template <Napi::Value (*function)(const Args&)>
+void define(Napi::Env env, Napi::Object exports, const char* name) {
+  exports.Set(name, Napi::Function::New<guarded<function>>(env, name));
+}
+
+}  // namespace btrmind

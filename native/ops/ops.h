@@ -1,0 +1,9 @@
+// One line a family.
+#pragma once
+#include <napi.h>
+
+namespace btrmind {
+
+void defineFilesystem(Napi::Env env, Napi::Object exports);
+
+}  // namespace btrmind

@@ -1,0 +1,101 @@
+// Threads: the only code that makes any.
+//
+// Quick lane: a process-wide pool of our own, not libuv's four threads. It grows to kMaxThreads and shrinks when idle;
+// one descriptor gets at most kMaxPerHandle of them, so a stuck volume cannot starve the others.
+// Long lane: a thread for each operation that may take hours (balance, scrub).
+//
+// Life of a task: created on the JavaScript thread → run() on a lane thread → delivered through the environment's
+// threadsafe function → settled on the JavaScript thread. cancel(ticket) settles a quick task at once with ECANCELED
+// (its thread may still be stuck in the kernel; what it brings home is dropped), and asks a long one to stop.
+// The environment's clean-up hook (JavaScript thread) cancels and joins long tasks; quick ones are abandoned.
+#pragma once
+#include <napi.h>
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "error.h"
+#include "handle.h"
+#include "js.h"
+
+namespace btrmind {
+
+using Cancelled = std::atomic<bool>;
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual void run() = 0;                         // lane thread; must not throw
+  virtual Napi::Value settle(Napi::Env env) = 0;  // JavaScript thread; throws Failure
+  virtual void interrupt() {}                     // any thread; wakes a long task that is inside the kernel
+  Cancelled cancelled{false};
+  HandlePtr handle;  // keeps the descriptor open while the task lives
+};
+using TaskPtr = std::shared_ptr<Task>;
+
+enum class Lane { quick, longRunning };
+
+// Starts `task` and gives the promise. `ticket` 0: cannot be cancelled.
+Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket);
+void defineTasks(Napi::Env env, Napi::Object exports);  // cancel(ticket); sets the environment up
+
+template <class Work, class Convert>
+class WorkTask final : public Task {
+ public:
+  using Out = std::invoke_result_t<Work&, const Cancelled&>;
+  WorkTask(Work work, Convert convert, std::function<void()> interrupt)
+      : work_(std::move(work)), convert_(std::move(convert)), interrupt_(std::move(interrupt)) {}
+  void run() override {
+    try {
+      out_.emplace(work_(cancelled));
+    } catch (const Failure& failure) {
+      failure_ = failure;
+    } catch (const std::bad_alloc&) {
+      failure_ = Failure{ENOMEM, nullptr, "allocate memory"};
+    } catch (const std::exception& error) {
+      failure_ = Failure{EINVAL, nullptr, error.what()};
+    }
+  }
+  Napi::Value settle(Napi::Env env) override {
+    if (failure_) throw *failure_;
+    return convert_(env, *out_);
+  }
+  void interrupt() override {
+    if (interrupt_) interrupt_();
+  }
+
+ private:
+  Work work_;
+  Convert convert_;
+  std::function<void()> interrupt_;
+  std::optional<Out> out_;
+  std::optional<Failure> failure_;
+};
+
+// work(const Cancelled&) → Out on a lane thread; convert(env, Out&) → value on the JavaScript thread.
+// Argument 0 of every asynchronous native function is its ticket.
+template <class Work, class Convert>
+Napi::Value quick(const Args& args, HandlePtr handle, Work work, Convert convert) {
+  auto task = std::make_shared<WorkTask<Work, Convert>>(std::move(work), std::move(convert), nullptr);
+  task->handle = std::move(handle);
+  return start(args.env(), std::move(task), Lane::quick, static_cast<uint32_t>(args.u64(0)));
+}
+
+// As quick, on a thread of its own. interrupt() must make work() return soon; it may be called from any thread.
+template <class Work, class Convert>
+Napi::Value longRunning(const Args& args, HandlePtr handle, Work work, Convert convert,
+                        std::function<void()> interrupt) {
+  auto task = std::make_shared<WorkTask<Work, Convert>>(std::move(work), std::move(convert), std::move(interrupt));
+  task->handle = std::move(handle);
+  return start(args.env(), std::move(task), Lane::longRunning, static_cast<uint32_t>(args.u64(0)));
+}
+
+// For work that gives nothing back.
+struct Nothing {};
+inline Napi::Value toUndefined(Napi::Env env, Nothing&) { return env.Undefined(); }
+
+}  // namespace btrmind

@@ -1,0 +1,63 @@
+import { BtrfsError, isNativeFailure } from '../errors.js'
+import { native } from '../native.js'
+
+/** What every quick call takes. */
+export interface CallOptions {
+  /** Rejects with the signal's reason; what the kernel already does may still complete. */
+  readonly signal?: AbortSignal | undefined
+  /** Rejects with ETIMEDOUT after so many milliseconds; the event loop and the lane stay free. Default: none. */
+  readonly timeoutMs?: number | undefined
+}
+
+/** Paths for the error message. */
+export interface CallContext {
+  readonly path?: string
+  readonly dest?: string
+}
+
+let lastTicket = 0
+
+export function nextTicket(): number {
+  lastTicket = lastTicket >= 0xffff_ffff ? 1 : lastTicket + 1
+  return lastTicket
+}
+
+/**
+ * The one way from a public call to the addon: ticket, timeout, abort, and the error with the caller's stack.
+ * @throws BtrfsError; the signal's reason on abort
+ */
+export async function call<T>(
+  operation: string,
+  context: CallContext,
+  options: CallOptions | undefined,
+  start: (ticket: number) => Promise<T>,
+): Promise<T> {
+  const { signal, timeoutMs } = options ?? {}
+  signal?.throwIfAborted()
+  const ticket = signal === undefined && timeoutMs === undefined ? 0 : nextTicket()
+  let timedOut = false
+  let timer: NodeJS.Timeout | undefined
+  const onAbort = () => native.cancel(ticket)
+  try {
+    const pending = start(ticket)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    if (timeoutMs !== undefined) {
+      timer = setTimeout(() => {
+        timedOut = true
+        native.cancel(ticket)
+      }, timeoutMs)
+    }
+    return await pending
+  } catch (error) {
+    if (!isNativeFailure(error)) throw error
+    if (error.code === 'ECANCELED' && timedOut) {
+      const text = `no answer within ${timeoutMs} ms`
+      throw new BtrfsError(operation, { code: 'ETIMEDOUT', errno: -110, text }, context)
+    }
+    if (error.code === 'ECANCELED' && error.progress === undefined) signal?.throwIfAborted()
+    throw new BtrfsError(operation, error, context)
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', onAbort)
+  }
+}

@@ -1,0 +1,63 @@
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+import { BtrmindError, check } from '../errors.js'
+import { native } from '../native.js'
+import { type CallOptions, call } from './call.js'
+import { info } from './info.js'
+import { callOptions } from './options.js'
+import { Volume } from './volume.js'
+
+export interface OpenOptions extends CallOptions {
+  /** Refuse any other volume than this one. */
+  readonly uuid?: string | undefined
+}
+
+const UUID = v.pipe(v.string(), v.regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i, 'a UUID'), v.toLowerCase())
+const openOptions = v.strictObject({ ...callOptions.entries, uuid: v.optional(UUID) })
+
+/**
+ * Opens the btrfs volume that holds a directory.
+ * @param path any directory on the volume
+ * @throws BtrfsError ENOTTY (not btrfs), ENOENT, ENOTDIR, EACCES; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * await using fs = await openFilesystem('/mnt/pool')
+ * console.log((await fs.usage()).freeEstimatedBytes)
+ */
+export async function openFilesystem(path: string, options: OpenOptions = {}): Promise<KernelFilesystem> {
+  const absolute = resolve(check('openFilesystem: path', v.pipe(v.string(), v.nonEmpty('a path')), path))
+  const { uuid, ...callWith } = check('openFilesystem', openOptions, options)
+  const opened = await call('openFilesystem', { path: absolute }, callWith, (ticket) => native.open(ticket, absolute))
+  if (uuid !== undefined && uuid !== opened.uuid) {
+    native.close(opened.handle)
+    throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', `'${absolute}' is on volume ${opened.uuid}, not ${uuid}`)
+  }
+  return new KernelFilesystem(new Volume(opened.handle, absolute, opened.uuid))
+}
+
+/** Each method is one family function with the volume filled in. */
+export class KernelFilesystem {
+  readonly #volume: Volume
+  constructor(volume: Volume) {
+    this.#volume = volume
+  }
+  get path() {
+    return this.#volume.path
+  }
+  get uuid() {
+    return this.#volume.uuid
+  }
+  info(options?: CallOptions) {
+    return info(this.#volume, options)
+  }
+  sync(options?: CallOptions) {
+    return this.#volume.call('sync', {}, check('sync', callOptions, options ?? {}), (t) =>
+      native.sync(t, this.#volume.handle),
+    )
+  }
+  close() {
+    return this.#volume.close()
+  }
+  [Symbol.asyncDispose]() {
+    return this.close()
+  }
+}

@@ -1,0 +1,273 @@
+/** The interface that the kernel and the simulator both implement; nothing above this layer knows which one it has. */
+import type { CallOptions } from './call.js'
+import type { Operation } from './operation.js'
+
+export type BlockGroupType = 'data' | 'metadata' | 'system' | 'data+metadata'
+export type Profile = 'single' | 'dup' | 'raid0' | 'raid1' | 'raid1c3' | 'raid1c4' | 'raid10' | 'raid5' | 'raid6'
+
+/** What could not be had, and why ("EPERM: needs root (CAP_SYS_ADMIN)"). The field itself is then undefined. */
+export interface Unavailable {
+  readonly field: string
+  readonly reason: string
+}
+
+/** FS_INFO. No privilege needed. */
+export interface FilesystemInfo {
+  readonly uuid: string
+  /** Differs from `uuid` after `btrfstune -m`. */
+  readonly metadataUuid: string
+  /** Devices that belong to the volume, the missing ones counted. */
+  readonly devices: number
+  readonly maxDeviceId: number
+  readonly nodeSizeBytes: number
+  readonly sectorSizeBytes: number
+  readonly cloneAlignmentBytes: number
+  /** Last committed transaction. */
+  readonly generation: number | undefined
+  readonly checksum: 'crc32c' | 'xxhash64' | 'sha256' | 'blake2b' | undefined
+  /** Empty string when the volume has none. */
+  readonly label: string
+}
+
+export interface DeviceErrors {
+  readonly write: number
+  readonly read: number
+  readonly flush: number
+  readonly corruption: number
+  readonly generation: number
+}
+
+export interface Device {
+  readonly devid: number
+  readonly uuid: string
+  /** Undefined when the device is missing. */
+  readonly path: string | undefined
+  readonly missing: boolean
+  readonly sizeBytes: number
+  /** Bytes in chunks (allocated), not bytes of files. */
+  readonly allocatedBytes: number
+  readonly unallocatedBytes: number
+  /** Device size beyond what the filesystem uses; undefined when it cannot be read. */
+  readonly slackBytes: number | undefined
+  /** Cumulative counters; undefined when missing or not permitted. */
+  readonly errors: DeviceErrors | undefined
+}
+
+export interface DeviceBytes {
+  readonly devid: number
+  readonly path: string | undefined
+  readonly sizeBytes: number
+}
+
+export interface BlockGroupUsage {
+  readonly type: BlockGroupType
+  readonly profile: Profile
+  /** Logical bytes (before copies and parity). */
+  readonly sizeBytes: number
+  readonly usedBytes: number
+  /** Raw bytes on each device; undefined without CAP_SYS_ADMIN. */
+  readonly devices: readonly DeviceBytes[] | undefined
+}
+
+/** Every figure of `btrfs filesystem usage -b`, and `live`. Bytes are raw (copies and parity counted) unless noted. */
+export interface Usage {
+  readonly deviceSizeBytes: number
+  readonly deviceAllocatedBytes: number
+  readonly deviceUnallocatedBytes: number
+  readonly deviceMissingBytes: number
+  readonly deviceSlackBytes: number | undefined
+  readonly usedBytes: number
+  /** Logical. */
+  readonly freeEstimatedBytes: number
+  readonly freeEstimatedMinBytes: number
+  readonly freeStatfsBytes: number
+  readonly dataRatio: number
+  readonly metadataRatio: number
+  readonly globalReserveBytes: number
+  readonly globalReserveUsedBytes: number
+  readonly multipleProfiles: boolean
+  readonly blockGroups: readonly BlockGroupUsage[]
+  readonly unallocated: readonly DeviceBytes[] | undefined
+  /** Counts data that is not flushed yet; undefined where sysfs is not readable. */
+  readonly live: { readonly dataUsedBytes: number; readonly usedPercent: number } | undefined
+  readonly unavailable: readonly Unavailable[]
+}
+
+/** Raw figures behind a monitor's sample, read in one hop. Logical bytes unless noted. */
+export interface Measurement {
+  /** Raw: sum of the devices. */
+  readonly deviceSizeBytes: number
+  /** Raw bytes in no block group. */
+  readonly unallocatedBytes: number
+  readonly dataUsedBytes: number
+  /** With what is not flushed yet; undefined where sysfs is not readable. */
+  readonly liveDataUsedBytes: number | undefined
+  readonly dataAllocatedBytes: number
+  readonly metadataUsedBytes: number
+  readonly metadataAllocatedBytes: number
+  readonly globalReserveBytes: number
+  /** (raw data used + raw metadata and system allocated) / device size, 0–100. */
+  readonly usedPercent: number
+  /** The same with `liveDataUsedBytes`; undefined with it. */
+  readonly liveUsedPercent: number | undefined
+  /** statfs bavail × block size: what an unprivileged writer may still use. */
+  readonly freeBytes: number
+  /** Share of adjacent extents in sampled files that are not physically adjacent, 0–1; undefined without privilege. */
+  readonly fragmentationRatio: number | undefined
+  /** Summed over devices. */
+  readonly deviceErrors: DeviceErrors | undefined
+  readonly missingDevices: number
+  /** Block groups that one more metadata chunk would take on each device (for the guard). */
+  readonly devices: number
+  /** 'none' or what holds the exclusive lock: 'balance', 'balance paused', 'device add' …; undefined if unreadable. */
+  readonly exclusiveOperation: string | undefined
+  readonly readOnly: boolean
+  readonly unavailable: readonly Unavailable[]
+}
+
+export interface Statfs {
+  readonly sizeBytes: number
+  readonly freeBytes: number
+  readonly usedPercent: number
+}
+
+export interface Subvolume {
+  readonly id: number
+  /** From the top of the volume (id 5), without a leading slash; '' for the top itself. */
+  readonly path: string
+  readonly parentId: number | undefined
+  readonly uuid: string | undefined
+  readonly parentUuid: string | undefined
+  readonly receivedUuid: string | undefined
+  readonly generation: number
+  readonly originGeneration: number
+  readonly readonly: boolean
+  readonly createdAt: Date
+  readonly changedAt: Date
+}
+
+/** One batch of files, as columns. Index i of each is the same file. */
+export interface FileBatch {
+  readonly length: number
+  readonly inode: Float64Array
+  readonly sizeBytes: Float64Array
+  /** st_blocks × 512: what it takes on the volume, after compression. */
+  readonly diskBytes: Float64Array
+  readonly atimeMs: Float64Array
+  readonly mtimeMs: Float64Array
+  readonly ctimeMs: Float64Array
+  /** st_mode. */
+  readonly mode: Float64Array
+  readonly links: Float64Array
+  /** Relative to the root, decoded as UTF-8 (bad bytes become U+FFFD). */
+  path(index: number): string
+  /** Relative to the root, as the bytes that the kernel has. */
+  pathBytes(index: number): Uint8Array
+}
+
+/** A file as it was seen; acted upon only if it still is the same. */
+export interface FileRef {
+  /** Bytes, relative to the root. */
+  readonly path: Uint8Array
+  readonly inode: number
+  readonly sizeBytes: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+}
+
+export interface FileOutcome {
+  readonly ok: boolean
+  /** errno name, or 'CHANGED' when the file is no longer the one that was seen. */
+  readonly code?: string
+}
+
+export interface Compressed extends FileOutcome {
+  readonly diskBytesBefore: number
+}
+
+/** What FIEMAP says of one file. */
+export interface FileExtents {
+  readonly extents: number
+  readonly sharedBytes: number
+  readonly compressedBytes: number
+  readonly bytes: number
+}
+
+export interface BalanceFilters {
+  /** Block groups used less than so many percent. */
+  readonly usagePercent?: number
+  /** At most so many block groups. */
+  readonly limit?: number
+}
+export interface BalanceOptions extends CallOptions {
+  readonly data?: BalanceFilters
+  readonly metadata?: BalanceFilters
+  readonly system?: BalanceFilters
+}
+export interface BalanceProgress {
+  readonly expected: number
+  readonly considered: number
+  readonly completed: number
+}
+export interface BalanceStatus extends BalanceProgress {
+  readonly state: 'running' | 'paused'
+}
+
+export interface WalkOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Rows in a batch. Default 1,024. */
+  readonly batchSize?: number
+}
+
+export interface SubvolumeListOptions extends CallOptions {
+  /** Only those below this path of the volume; default: all that the caller may see. */
+  readonly below?: string
+}
+export interface SnapshotOptions extends CallOptions {
+  readonly readonly?: boolean
+}
+export interface DeleteOptions extends CallOptions {
+  /** Resolve only when the cleaner is done and the counters show it. Default false. */
+  readonly waitUntilFreed?: boolean
+}
+
+export interface Filesystem extends AsyncDisposable {
+  /** The directory that was opened. */
+  readonly path: string
+  readonly uuid: string
+
+  info(options?: CallOptions): Promise<FilesystemInfo>
+  usage(options?: CallOptions): Promise<Usage>
+  devices(options?: CallOptions): Promise<Device[]>
+  sync(options?: CallOptions): Promise<void>
+  /** All of a monitor's raw figures in one hop. */
+  measure(options?: CallOptions): Promise<Measurement>
+  statfs(options?: CallOptions): Promise<Statfs>
+
+  subvolumes(options?: SubvolumeListOptions): AsyncIterable<Subvolume>
+  /** The subvolume that holds `path`. */
+  subvolume(path?: string, options?: CallOptions): Promise<Subvolume>
+  createSubvolume(path: string, options?: CallOptions): Promise<void>
+  snapshot(source: string, destination: string, options?: SnapshotOptions): Promise<void>
+  deleteSubvolume(path: string, options?: DeleteOptions): Promise<void>
+
+  /** Regular files below `root` (absolute, on this volume); never through symlinks, across mounts or into subvolumes. */
+  walk(root: string, options?: WalkOptions): AsyncIterable<FileBatch>
+  /** Unlinks what still is what was seen, opened beneath `root` without following symlinks. One outcome a file. */
+  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]>
+  /** FIEMAP of a file that still is what was seen. */
+  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtents & FileOutcome>
+  /** Rewrites a file's data compressed, in slices, without changing its content, size or mtime. */
+  compressFile(
+    root: string,
+    file: FileRef,
+    options?: CallOptions & { algorithm?: 'lzo' | 'zlib' | 'zstd' },
+  ): Promise<Compressed>
+
+  balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress>
+  /** Undefined when idle. */
+  balanceStatus(options?: CallOptions): Promise<BalanceStatus | undefined>
+
+  /** Waits for tasks in flight (cancels long ones); afterwards every call fails with EBADF. Idempotent. */
+  close(): Promise<void>
+}

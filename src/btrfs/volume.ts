@@ -1,0 +1,42 @@
+import { type NativeHandle, native } from '../native.js'
+import { type CallContext, type CallOptions, call } from './call.js'
+
+/** What each family of functions gets: the open descriptor and who holds it. Internal. */
+export class Volume {
+  readonly #pending = new Set<Promise<unknown>>()
+  readonly #stop = new AbortController()
+
+  constructor(
+    readonly handle: NativeHandle,
+    readonly path: string,
+    readonly uuid: string,
+  ) {}
+
+  /** Aborted by close(): long operations hang their cancel on it. */
+  get closing(): AbortSignal {
+    return this.#stop.signal
+  }
+
+  /** As `call`, and close() waits for it. */
+  call<T>(
+    operation: string,
+    context: CallContext,
+    options: CallOptions | undefined,
+    start: (ticket: number) => Promise<T>,
+  ) {
+    return this.track(call(operation, { path: this.path, ...context }, options, start))
+  }
+
+  track<T>(work: Promise<T>): Promise<T> {
+    this.#pending.add(work)
+    const done = () => this.#pending.delete(work)
+    work.then(done, done)
+    return work
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort()
+    native.close(this.handle)
+    await Promise.allSettled(this.#pending)
+  }
+}

@@ -1,0 +1,145 @@
+import { closest, distance } from 'fastest-levenshtein'
+import * as v from 'valibot'
+
+/** What the addon rejects with: data only; {@link BtrfsError} adds the public call and the caller's stack. */
+export interface NativeFailure {
+  readonly failure: true
+  readonly code: string
+  readonly errno: number
+  readonly text: string
+  readonly ioctl?: string
+  readonly step?: string
+  readonly path?: string
+  readonly dest?: string
+  readonly progress?: unknown
+}
+
+export function isNativeFailure(error: unknown): error is NativeFailure {
+  return typeof error === 'object' && error !== null && (error as { failure?: unknown }).failure === true
+}
+
+/** Common causes, in the words of somebody who has to act on them. */
+const HINTS: Record<string, string> = {
+  ENOTTY: 'not a btrfs filesystem',
+  EPERM: 'needs root (CAP_SYS_ADMIN)',
+  EACCES: 'the files’ permissions do not allow it',
+  EBADF: 'the filesystem was closed',
+  EINPROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
+  BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
+  EROFS: 'read-only: the mount, the subvolume, or a volume that went read-only after an error',
+  ENOSPC: 'no unallocated space or metadata space left; see usage()',
+  ETIMEDOUT: 'the kernel did not answer in time; the call may still complete',
+  ENOTEMPTY: 'it has subvolumes inside; delete those first',
+  ENOTDIR: 'a directory is needed',
+}
+
+/** The kernel said no. Every failure of the addon becomes one of these. */
+export class BtrfsError extends Error {
+  override readonly name = 'BtrfsError'
+  /** errno name ('ENOSPC'), or BTRFS_ERROR_DEV_* where an ioctl refused with a positive return. */
+  readonly code: string
+  /** Negative errno; positive for BTRFS_ERROR_DEV_*. */
+  readonly errno: number
+  /** The public call: 'snapshot'. */
+  readonly operation: string
+  readonly ioctl?: string
+  /** What was being done inside the call. */
+  readonly step?: string
+  readonly path?: string
+  readonly dest?: string
+  readonly hint?: string
+  /** What the kernel reported before it stopped (a cancelled balance's counters). */
+  readonly progress?: unknown
+
+  constructor(
+    operation: string,
+    failure: Omit<NativeFailure, 'failure'>,
+    context: { path?: string; dest?: string } = {},
+  ) {
+    const path = failure.path ?? context.path
+    const dest = failure.dest ?? context.dest
+    const hint = HINTS[failure.code]
+    const where = path === undefined ? '' : dest === undefined ? ` '${path}'` : ` '${path}' -> '${dest}'`
+    const ioctl = failure.ioctl === undefined ? '' : ` (${failure.ioctl})`
+    const step = failure.step === undefined || failure.step === operation ? '' : `: could not ${failure.step}`
+    const text = failure.text.charAt(0).toLowerCase() + failure.text.slice(1)
+    super(`${failure.code}: ${text}, ${operation}${where}${ioctl}${step}${hint === undefined ? '' : `; ${hint}`}`)
+    this.code = failure.code
+    this.errno = failure.errno
+    this.operation = operation
+    if (failure.ioctl !== undefined) this.ioctl = failure.ioctl
+    if (failure.step !== undefined) this.step = failure.step
+    if (path !== undefined) this.path = path
+    if (dest !== undefined) this.dest = dest
+    if (hint !== undefined) this.hint = hint
+    if (failure.progress !== undefined) this.progress = failure.progress
+  }
+}
+
+/** Everything that is ours to refuse. docs/errors.md repeats this table; a test holds the two together. */
+export const ERRORS = {
+  BTRMIND_ERR_ARGUMENT: 'An argument or option has the wrong type or a value out of range; the message quotes it.',
+  BTRMIND_ERR_OPTION: 'An option is unknown; the message names the nearest one.',
+  BTRMIND_ERR_ADDON: 'The native addon could not be loaded for this platform.',
+  BTRMIND_ERR_WRONG_VOLUME: 'The path is on another volume than the one asked for or opened.',
+  BTRMIND_ERR_STATE: 'The state directory cannot be read or written.',
+  BTRMIND_ERR_STATE_CORRUPT:
+    'A state file is damaged; it was set aside, and the last good one is used if there is one.',
+  BTRMIND_ERR_LOCKED: 'Another process uses this state directory.',
+  BTRMIND_ERR_OUTSIDE_ROOT: 'A path leads out of the roots that were named.',
+  BTRMIND_ERR_GUARD: 'The safety guard refused the action.',
+  BTRMIND_ERR_MODEL: 'The model gave no usable answer (wrong shape, not a number).',
+} as const
+export type ErrorCode = keyof typeof ERRORS
+
+/** A failure that is not the kernel's. */
+export class BtrmindError extends Error {
+  override readonly name = 'BtrmindError'
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options?: { cause?: unknown; hint?: string },
+  ) {
+    super(`${code}: ${message}${options?.hint === undefined ? '' : `; ${options.hint}`}`, { cause: options?.cause })
+    if (options?.hint !== undefined) this.hint = options.hint
+  }
+  readonly hint?: string
+}
+
+/** The bad value, short enough for one line. */
+export function quote(value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}…` : value}'`
+  if (typeof value === 'bigint') return `${value}n`
+  if (value instanceof Object && !Array.isArray(value)) return value.constructor?.name ?? 'object'
+  return String(value)
+}
+
+/** "did you mean 'readonly'?" for the nearest of `valid`, or the list when none is near. */
+export function nearest(given: string, valid: readonly string[]): string {
+  if (valid.length === 0) return 'it takes no options'
+  const best = closest(given, valid as string[])
+  return distance(given, best) <= Math.max(2, given.length / 2)
+    ? `did you mean '${best}'?`
+    : `valid: ${valid.join(', ')}`
+}
+
+/**
+ * Checks an argument or an options record against a valibot schema and gives it back with its defaults.
+ * Use `v.strictObject` for options, so that unknown keys throw.
+ * @throws BtrmindError BTRMIND_ERR_OPTION (unknown key), BTRMIND_ERR_ARGUMENT (wrong value, quoted)
+ */
+export function check<const S extends v.GenericSchema>(what: string, schema: S, value: unknown): v.InferOutput<S> {
+  const parsed = v.safeParse(schema, value, { abortEarly: true })
+  if (parsed.success) return parsed.output
+  const issue = parsed.issues[0]
+  const keys = issue.path?.map((item) => String(item.key)) ?? []
+  const name = keys.length === 0 ? what : `${what}: option '${keys.join('.')}'`
+  if (issue.type === 'strict_object' && issue.expected === 'never') {
+    const valid = Object.keys((schema as unknown as { entries?: object }).entries ?? {})
+    throw new BtrmindError('BTRMIND_ERR_OPTION', `${what}: unknown option ${quote(keys.at(-1))}`, {
+      hint: nearest(keys.at(-1) ?? '', valid),
+    })
+  }
+  const wanted = issue.message.startsWith('Invalid') ? (issue.expected ?? issue.message) : issue.message
+  throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `${name}: expected ${wanted}, got ${quote(issue.input)}`)
+}

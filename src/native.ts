@@ -1,0 +1,48 @@
+/**
+ * The whole native surface, and the only file that loads the addon. Every asynchronous function takes a ticket first
+ * (0: cannot be cancelled) and rejects with a NativeFailure. Types are checked again in C++.
+ */
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { BtrmindError } from './errors.js'
+
+/** An open descriptor; opaque. */
+export type NativeHandle = { readonly __handle: unique symbol }
+
+export interface NativeInfo {
+  uuid: string
+  metadataUuid: string
+  devices: number
+  maxDeviceId: number
+  nodeSizeBytes: number
+  sectorSizeBytes: number
+  cloneAlignmentBytes: number
+  generation?: number
+  checksumType?: number
+  label: string
+}
+
+export interface Native {
+  /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
+  cancel(ticket: number): boolean
+
+  // native/ops/filesystem.cpp
+  open(ticket: number, path: string): Promise<{ handle: NativeHandle; uuid: string }>
+  close(handle: NativeHandle): void
+  info(ticket: number, handle: NativeHandle): Promise<NativeInfo>
+  sync(ticket: number, handle: NativeHandle): Promise<void>
+}
+
+function loadAddon(): Native {
+  try {
+    const load = createRequire(import.meta.url)('node-gyp-build') as (directory: string) => unknown
+    return load(fileURLToPath(new URL('..', import.meta.url))) as Native
+  } catch (cause) {
+    throw new BtrmindError('BTRMIND_ERR_ADDON', `no addon for ${process.platform}-${process.arch}`, {
+      cause,
+      hint: 'in a checkout: npm run setup; installed: npm rebuild needs a C++17 compiler and libbtrfsutil-dev',
+    })
+  }
+}
+
+export const native: Native = loadAddon()

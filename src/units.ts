@@ -1,0 +1,16 @@
+/** Bytes for people: 1.50 GiB. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  let value = bytes
+  let unit = 0
+  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return unit === 0 ? `${value} B` : `${value.toFixed(2)} ${units[unit]}`
+}
+
+export const MIB = 1024 ** 2
+export const GIB = 1024 ** 3
+export const HOUR_MS = 3_600_000
+export const DAY_MS = 86_400_000

@@ -1,0 +1,94 @@
+/**
+ * Real btrfs volumes on loop devices: backing files → loop devices → mkfs → mount; taken away in reverse, also after
+ * a failure. Only tests, the bench and the demo use this; src never starts a process.
+ */
+import { execFileSync } from 'node:child_process'
+import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+export interface VolumeOptions {
+  /** Size of each backing file in MiB. Default one of 512. */
+  devicesMiB?: number[]
+  /** mkfs.btrfs -d and -m. */
+  data?: string
+  metadata?: string
+  mkfs?: string[]
+  mountOptions?: string
+}
+
+export interface TestVolume extends Disposable {
+  /** Mount point. */
+  readonly path: string
+  readonly loops: readonly string[]
+  readonly images: readonly string[]
+  readonly directory: string
+}
+
+/** Why kernel tests cannot run here; undefined when they can. */
+export const cannotMount: string | undefined = probe()
+
+function probe(): string | undefined {
+  if (process.getuid?.() !== 0) return 'not root'
+  try {
+    run('mkfs.btrfs', '--version')
+    run('losetup', '--find')
+    return undefined
+  } catch (error) {
+    return `no loop devices or no mkfs.btrfs: ${(error as Error).message.split('\n')[0]}`
+  }
+}
+
+/** Runs a reference tool and gives its output; throws with its stderr. */
+export function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 28 })
+}
+
+const live = new Set<() => void>()
+process.once('exit', () => {
+  for (const undo of [...live].reverse()) undo()
+})
+
+export function makeVolume(options: VolumeOptions = {}): TestVolume {
+  const undos: (() => void)[] = []
+  const dispose = () => {
+    live.delete(dispose)
+    for (const undo of undos.splice(0).reverse()) {
+      try {
+        undo()
+      } catch (error) {
+        process.stderr.write(`clean-up: ${(error as Error).message}\n`)
+      }
+    }
+  }
+  live.add(dispose)
+  try {
+    const directory = mkdtempSync(join(tmpdir(), 'btrmind-'))
+    undos.push(() => rmSync(directory, { recursive: true, force: true }))
+    const images: string[] = []
+    const loops: string[] = []
+    for (const [index, mib] of (options.devicesMiB ?? [512]).entries()) {
+      const image = join(directory, `disk${index}.img`)
+      const fd = openSync(image, 'w')
+      ftruncateSync(fd, mib * 1024 * 1024)
+      closeSync(fd)
+      const loop = run('losetup', '--find', '--show', image).trim()
+      undos.push(() => run('losetup', '--detach', loop))
+      images.push(image)
+      loops.push(loop)
+    }
+    const mkfs = ['-q', '-f', ...(options.mkfs ?? [])]
+    if (options.data !== undefined) mkfs.push('-d', options.data)
+    if (options.metadata !== undefined) mkfs.push('-m', options.metadata)
+    run('mkfs.btrfs', ...mkfs, ...loops)
+    const path = join(directory, 'mnt')
+    mkdirSync(path)
+    run('btrfs', 'device', 'scan', ...loops)
+    run('mount', ...(options.mountOptions === undefined ? [] : ['-o', options.mountOptions]), loops[0]!, path)
+    undos.push(() => run('umount', path))
+    return { path, loops, images, directory, [Symbol.dispose]: dispose }
+  } catch (error) {
+    dispose()
+    throw error
+  }
+}

@@ -1,0 +1,37 @@
+/** Files that survive a power cut. */
+import { open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+/**
+ * Replaces a file as a whole: after a crash or a power cut at any moment the path holds either the old content or the
+ * new one, never a mixture and never nothing. Written beside it as `<path>.tmp`, fsynced, renamed, directory fsynced.
+ * One writer at a time (the temporary name is fixed, so a leftover never piles up).
+ * @param data one piece, or several that are written one after the other
+ * @throws the errno error of node:fs; the old file is then untouched
+ * @example
+ * await replaceFile('/var/lib/btrmind/model.json', JSON.stringify(model))
+ */
+export async function replaceFile(
+  path: string,
+  data: string | Uint8Array | readonly (string | Uint8Array)[],
+): Promise<void> {
+  const temporary = `${path}.tmp`
+  try {
+    await using file = await open(temporary, 'w', 0o600)
+    for (const piece of typeof data === 'string' || data instanceof Uint8Array ? [data] : data) {
+      await file.writeFile(piece)
+    }
+    await file.sync()
+    await rename(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {})
+    throw error
+  }
+  await syncDirectory(dirname(path))
+}
+
+/** Makes what was created, renamed or removed in a directory survive a power cut. */
+export async function syncDirectory(path: string): Promise<void> {
+  await using directory = await open(path, 'r')
+  await directory.sync()
+}

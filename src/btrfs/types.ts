@@ -110,6 +110,8 @@ export interface Measurement {
   readonly usedPercent: number
   /** The same with `liveDataUsedBytes`; undefined with it. */
   readonly liveUsedPercent: number | undefined
+  /** Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. */
+  readonly metadataOverheadRatio: number
   /** statfs bavail × block size: what an unprivileged writer may still use. */
   readonly freeBytes: number
   /** Share of adjacent extents in sampled files that are not physically adjacent, 0–1; undefined without privilege. */

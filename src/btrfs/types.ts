@@ -148,6 +148,15 @@ export interface Subvolume {
   readonly changedAt: Date
 }
 
+/** Directories and files that a walk left out for one reason. */
+export interface Skipped {
+  /** 'SUBVOLUME', 'MOUNT', 'CHANGED' (moved away under way), or an errno name ('EACCES'). */
+  readonly reason: string
+  readonly count: number
+  /** The first of them, relative to the root. */
+  readonly example: Uint8Array
+}
+
 /** One batch of files, as columns. Index i of each is the same file. */
 export interface FileBatch {
   readonly length: number
@@ -161,6 +170,8 @@ export interface FileBatch {
   /** st_mode. */
   readonly mode: Float64Array
   readonly links: Float64Array
+  /** What the walk passed by since the batch before; usually empty. */
+  readonly skipped: readonly Skipped[]
   /** Relative to the root, decoded as UTF-8 (bad bytes become U+FFFD). */
   path(index: number): string
   /** Relative to the root, as the bytes that the kernel has. */
@@ -177,34 +188,58 @@ export interface FileRef {
   readonly ctimeMs: number
 }
 
-export interface FileOutcome {
-  readonly ok: boolean
-  /** errno name, or 'CHANGED' when the file is no longer the one that was seen. */
-  readonly code?: string
+/**
+ * Why a file was left alone: an errno name, or
+ * - 'CHANGED': it is no longer the regular file that was seen;
+ * - 'EXDEV': the path leads out of the root ('..', a mount point, a nested subvolume); 'ELOOP': through a symlink;
+ * - compressing only: 'SHARED' (a snapshot or reflink holds its extents: rewriting would take more space),
+ *   'NOCOW' (no copy-on-write or no checksums, so the kernel cannot compress it), 'NOCOMPRESS' (flagged so by its
+ *   owner, or by the kernel after a bad ratio), 'COMPRESSED' (already).
+ */
+export interface FileFailure {
+  readonly ok: false
+  readonly code: string
 }
 
-export interface Compressed extends FileOutcome {
-  readonly diskBytesBefore: number
+export type FileOutcome = { readonly ok: true; readonly code?: undefined } | FileFailure
+
+/** `diskBytes…` as in FileBatch. After a refusal both are absent, or equal. */
+export type Compressed = FileOutcome & {
+  readonly diskBytesBefore?: number | undefined
+  readonly diskBytesAfter?: number | undefined
 }
 
-/** What FIEMAP says of one file. */
+/** What FIEMAP says of one file. Bytes are logical (before compression). */
 export interface FileExtents {
   readonly extents: number
+  /** In extents that a snapshot or reflink holds too. */
   readonly sharedBytes: number
   readonly compressedBytes: number
+  /** In extents at all: the size without holes. */
   readonly bytes: number
 }
 
+export type FileExtentsOutcome = ({ readonly ok: true; readonly code?: undefined } & FileExtents) | FileFailure
+
+/** compressed / uncompressed size on disk, 0–1; 1: nothing to gain. */
+export type RatioOutcome = { readonly ok: true; readonly code?: undefined; readonly ratio: number } | FileFailure
+
 export interface BalanceFilters {
   /** Block groups used less than so many percent. */
-  readonly usagePercent?: number
+  readonly usagePercent?: number | undefined
   /** At most so many block groups. */
-  readonly limit?: number
+  readonly limit?: number | undefined
 }
-export interface BalanceOptions extends CallOptions {
-  readonly data?: BalanceFilters
-  readonly metadata?: BalanceFilters
-  readonly system?: BalanceFilters
+/** At least one type. `{}` as its filters: all its block groups. */
+export interface BalanceOptions {
+  readonly data?: BalanceFilters | undefined
+  /** Implies `system` with the same filters unless that is given, as btrfs-progs has it. */
+  readonly metadata?: BalanceFilters | undefined
+  readonly system?: BalanceFilters | undefined
+  /** Cancels, as `cancel()` does. */
+  readonly signal?: AbortSignal | undefined
+  /** Between two readings of the progress when iterated. Default 1,000. */
+  readonly intervalMs?: number | undefined
 }
 export interface BalanceProgress {
   readonly expected: number
@@ -217,8 +252,8 @@ export interface BalanceStatus extends BalanceProgress {
 
 export interface WalkOptions {
   readonly signal?: AbortSignal | undefined
-  /** Rows in a batch. Default 1,024. */
-  readonly batchSize?: number
+  /** Rows in a batch, at most. Default 1,024. */
+  readonly batchSize?: number | undefined
 }
 
 export interface SubvolumeListOptions extends CallOptions {
@@ -258,13 +293,15 @@ export interface Filesystem extends AsyncDisposable {
   /** Unlinks what still is what was seen, opened beneath `root` without following symlinks. One outcome a file. */
   removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]>
   /** FIEMAP of a file that still is what was seen. */
-  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtents & FileOutcome>
+  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome>
   /** Rewrites a file's data compressed, in slices, without changing its content, size or mtime. */
   compressFile(
     root: string,
     file: FileRef,
-    options?: CallOptions & { algorithm?: 'lzo' | 'zlib' | 'zstd' },
+    options?: CallOptions & { readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined },
   ): Promise<Compressed>
+  /** What `compressFile` with lzo would leave of the file's `diskBytes`, from a bounded sample. */
+  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome>
 
   balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress>
   /** Undefined when idle. */

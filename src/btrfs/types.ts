@@ -65,35 +65,48 @@ export interface BlockGroupUsage {
   /** Logical bytes (before copies and parity). */
   readonly sizeBytes: number
   readonly usedBytes: number
-  /** Raw bytes on each device; undefined without CAP_SYS_ADMIN. */
+  /** Raw bytes on each device that has any; undefined without CAP_SYS_ADMIN. */
   readonly devices: readonly DeviceBytes[] | undefined
 }
 
-/** Every figure of `btrfs filesystem usage -b`, and `live`. Bytes are raw (copies and parity counted) unless noted. */
+/**
+ * Every figure of `btrfs filesystem usage -b`, and `live`. Bytes are raw (copies and parity counted) unless noted.
+ * Without CAP_SYS_ADMIN the stripes of RAID5 and RAID6 are unknown, and what rests on them is undefined; so are the
+ * ratio and the estimates of a volume that has no data block group (yet).
+ */
 export interface Usage {
   readonly deviceSizeBytes: number
   readonly deviceAllocatedBytes: number
   readonly deviceUnallocatedBytes: number
+  /** Size of the devices that are missing. */
   readonly deviceMissingBytes: number
+  /** Parts of the devices that the filesystem was not grown into; undefined when one's size cannot be read. */
   readonly deviceSlackBytes: number | undefined
-  readonly usedBytes: number
-  /** Logical. */
-  readonly freeEstimatedBytes: number
-  readonly freeEstimatedMinBytes: number
+  readonly usedBytes: number | undefined
+  /** Logical: unused data block groups, and all that is unallocated at the data ratio. */
+  readonly freeEstimatedBytes: number | undefined
+  /** Logical: the same, with what is unallocated at the worst ratio in use. */
+  readonly freeEstimatedMinBytes: number | undefined
+  /** statfs bavail × block size. */
   readonly freeStatfsBytes: number
-  readonly dataRatio: number
-  readonly metadataRatio: number
+  /** Raw bytes for one byte of data, over the data block groups there are. */
+  readonly dataRatio: number | undefined
+  readonly metadataRatio: number | undefined
   readonly globalReserveBytes: number
   readonly globalReserveUsedBytes: number
+  /** Some type has block groups of more than one profile: an unfinished conversion. */
   readonly multipleProfiles: boolean
   readonly blockGroups: readonly BlockGroupUsage[]
-  readonly unallocated: readonly DeviceBytes[] | undefined
-  /** Counts data that is not flushed yet; undefined where sysfs is not readable. */
+  readonly unallocated: readonly DeviceBytes[]
+  /** Counts data that is not flushed yet (logical bytes); undefined where sysfs is not readable. */
   readonly live: { readonly dataUsedBytes: number; readonly usedPercent: number } | undefined
   readonly unavailable: readonly Unavailable[]
 }
 
-/** Raw figures behind a monitor's sample, read in one hop. Logical bytes unless noted. */
+/**
+ * Raw figures behind a monitor's sample, read in one hop. Logical bytes unless noted.
+ * Mixed block groups (`mkfs --mixed`) count as data.
+ */
 export interface Measurement {
   /** Raw: sum of the devices. */
   readonly deviceSizeBytes: number
@@ -114,12 +127,15 @@ export interface Measurement {
   readonly metadataOverheadRatio: number
   /** statfs bavail × block size: what an unprivileged writer may still use. */
   readonly freeBytes: number
-  /** Share of adjacent extents in sampled files that are not physically adjacent, 0–1; undefined without privilege. */
+  /**
+   * Share of sampled extents that do not follow on, on disk, from the extent before them in their file, 0–1
+   * (docs/fragmentation.md); undefined without CAP_SYS_ADMIN.
+   */
   readonly fragmentationRatio: number | undefined
   /** Summed over devices. */
   readonly deviceErrors: DeviceErrors | undefined
   readonly missingDevices: number
-  /** Block groups that one more metadata chunk would take on each device (for the guard). */
+  /** Devices that belong to the volume, the missing ones counted. */
   readonly devices: number
   /** 'none' or what holds the exclusive lock: 'balance', 'balance paused', 'device add' …; undefined if unreadable. */
   readonly exclusiveOperation: string | undefined
@@ -127,9 +143,12 @@ export interface Measurement {
   readonly unavailable: readonly Unavailable[]
 }
 
+/** What statfs(2) says: logical bytes, no privilege, 0.3 µs, also when nothing else answers. */
 export interface Statfs {
   readonly sizeBytes: number
+  /** bavail × block size. bfree would count metadata slack, also on a full volume. */
   readonly freeBytes: number
+  /** 100 × (size − free) / size. */
   readonly usedPercent: number
 }
 

@@ -1,0 +1,197 @@
+/**
+ * An append-only file of JSON lines, each proving itself by a checksum:
+ * `{"crc32":"1c291ca3","record":{…}}`. A torn last line (power cut, full disk) is dropped; a file that is damaged
+ * anywhere else is set aside, what still proves itself is carried over, and the caller is told.
+ */
+import { constants } from 'node:fs'
+import { type FileHandle, link, open, readFile, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { BtrmindError } from './errors.js'
+import { replaceFile, syncDirectory } from './files.js'
+
+export interface JsonLinesOptions<T> {
+  /** Tells a record from something else; what it refuses counts as damaged. */
+  readonly isRecord: (value: unknown) => value is T
+  /** Past this size the file becomes `<path>.1` (replacing the one before) and a new one begins. Default 8 MiB. */
+  readonly maxBytes?: number
+}
+
+export interface OpenedJsonLines<T> {
+  readonly file: JsonLines<T>
+  /** Oldest first, from `<path>.1` and `path`. */
+  readonly records: T[]
+  /** One sentence each: a torn line dropped, a damaged file set aside. Empty when all was well. */
+  readonly problems: string[]
+}
+
+const HEAD = '{"crc32":"'
+const MIDDLE = '","record":'
+const HEAD_LENGTH = HEAD.length + 8 + MIDDLE.length
+
+function checksum(text: string): string {
+  return crc32(text).toString(16).padStart(8, '0')
+}
+
+/** One record as its line, with the newline. */
+export function encodeLine(record: unknown): string {
+  const text = JSON.stringify(record)
+  return `${HEAD}${checksum(text)}${MIDDLE}${text}}\n`
+}
+
+function decodeLine(line: string): unknown {
+  if (!line.startsWith(HEAD) || !line.endsWith('}')) return undefined
+  const text = line.slice(HEAD_LENGTH, -1)
+  if (line.slice(HEAD.length, HEAD_LENGTH) !== checksum(text) + MIDDLE) return undefined
+  return JSON.parse(text) as unknown
+}
+
+/**
+ * Opens the file, or makes it (mode 0600); reads what is there.
+ * @throws BtrmindError BTRMIND_ERR_STATE when it cannot be read or written
+ */
+export async function openJsonLines<T>(path: string, options: JsonLinesOptions<T>): Promise<OpenedJsonLines<T>> {
+  const { isRecord, maxBytes = 8 * 1024 ** 2 } = options
+  try {
+    const older = await load(`${path}.1`, isRecord)
+    const newer = await load(path, isRecord)
+    const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    await handle.truncate(newer.goodBytes)
+    await syncDirectory(dirname(path))
+    return {
+      file: new JsonLines<T>(path, handle, newer.goodBytes, maxBytes),
+      records: [...older.records, ...newer.records],
+      problems: [...older.problems, ...newer.problems],
+    }
+  } catch (cause) {
+    throw stateError(path, cause)
+  }
+}
+
+async function load<T>(path: string, isRecord: (value: unknown) => value is T) {
+  const records: T[] = []
+  const good: string[] = []
+  let damaged = 0
+  let torn = false
+  const lines = (await readIfThere(path)).split('\n')
+  const tail = lines.pop() ?? ''
+  for (const [index, line] of lines.entries()) {
+    const record = decodeLine(line)
+    if (record !== undefined && isRecord(record)) {
+      records.push(record)
+      good.push(line)
+    } else if (index === lines.length - 1 && tail === '') torn = true
+    else damaged++
+  }
+  torn ||= tail !== ''
+  const problems: string[] = []
+  const text = good.map((line) => `${line}\n`).join('')
+  if (damaged > 0) {
+    const aside = await setAside(path)
+    await replaceFile(path, text)
+    problems.push(`'${path}' was damaged (${damaged} of ${lines.length} lines); it was set aside as '${aside}'`)
+  } else if (torn) problems.push(`'${path}' ended in a torn line, which was dropped`)
+  return { records, problems, goodBytes: Buffer.byteLength(text) }
+}
+
+async function setAside(path: string): Promise<string> {
+  for (let n = 1; ; n++) {
+    const aside = `${path}.corrupt-${n}`
+    try {
+      await link(path, aside) // Never overwrites an earlier one; `path` is then replaced as a whole.
+      return aside
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+  }
+}
+
+async function readIfThere(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
+    throw error
+  }
+}
+
+function stateError(path: string, cause: unknown): BtrmindError {
+  if (cause instanceof BtrmindError) return cause
+  return new BtrmindError('BTRMIND_ERR_STATE', `'${path}': ${(cause as Error).message}`, { cause })
+}
+
+/** See {@link openJsonLines}. Appends are serial; each is whole or not there. */
+export class JsonLines<T> {
+  #last: Promise<void> = Promise.resolve()
+  #closed = false
+
+  constructor(
+    readonly path: string,
+    private handle: FileHandle,
+    private sizeBytes: number,
+    private readonly maxBytes: number,
+  ) {}
+
+  /**
+   * @param options.sync wait until it is on the disk (fdatasync). Default false.
+   * @throws BtrmindError BTRMIND_ERR_STATE; `cause.code` is the errno name (ENOSPC on a full disk)
+   */
+  append(record: T, options: { readonly sync?: boolean } = {}): Promise<void> {
+    const line = Buffer.from(encodeLine(record))
+    const work = this.#last.then(() => this.#write(line, options.sync ?? false))
+    this.#last = work.catch(() => undefined)
+    return work
+  }
+
+  async #write(line: Buffer, sync: boolean): Promise<void> {
+    if (this.#closed) throw new BtrmindError('BTRMIND_ERR_STATE', `'${this.path}' was closed`)
+    try {
+      if (this.sizeBytes > 0 && this.sizeBytes + line.length > this.maxBytes) await this.#rotate()
+      try {
+        let written = 0
+        while (written < line.length) {
+          written += (await this.handle.write(line, written, line.length - written, this.sizeBytes + written))
+            .bytesWritten
+        }
+        if (sync) await this.handle.datasync()
+      } catch (error) {
+        // What was written of it would be a damaged line once the next one follows.
+        await this.handle.truncate(this.sizeBytes).catch(() => undefined)
+        throw error
+      }
+    } catch (cause) {
+      throw stateError(this.path, cause)
+    }
+    this.sizeBytes += line.length
+  }
+
+  async #rotate(): Promise<void> {
+    // The new file first: on a full disk it fails here, with the old one still in place.
+    const next = await open(`${this.path}.new`, 'w+', 0o600)
+    try {
+      await this.handle.sync()
+      await rename(this.path, `${this.path}.1`)
+      await rename(`${this.path}.new`, this.path)
+    } catch (error) {
+      await next.close()
+      throw error
+    }
+    await this.handle.close()
+    this.handle = next
+    this.sizeBytes = 0
+    await syncDirectory(dirname(this.path))
+  }
+
+  /** Writes out and closes. Idempotent. */
+  async close(): Promise<void> {
+    await this.#last
+    if (this.#closed) return
+    this.#closed = true
+    await this.handle.sync().catch(() => undefined)
+    await this.handle.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}

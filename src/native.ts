@@ -28,6 +28,11 @@ export interface Native {
 
   // native/ops/filesystem.cpp
   open(ticket: number, path: string): Promise<{ handle: NativeHandle; uuid: string }>
+  directory(
+    ticket: number,
+    handle: NativeHandle,
+    path: string,
+  ): Promise<{ uuid: string; path: string; inode: number; subvolumeId: number }>
   close(handle: NativeHandle): void
   info(ticket: number, handle: NativeHandle): Promise<NativeInfo>
   sync(ticket: number, handle: NativeHandle): Promise<void>

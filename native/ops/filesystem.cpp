@@ -1,9 +1,12 @@
 // Open, close, sync, and what FS_INFO knows.
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <memory>
 
 #include "../btrfs_compat.h"
 #include "../task.h"
@@ -30,22 +33,56 @@ btrfs_ioctl_fs_info_args readInfo(int fd) {
   return info;
 }
 
+Opened openVolume(const std::string& path) {
+  HandlePtr handle = Handle::open(path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+  struct statfs stat;
+  checkedCall(fstatfs(handle->fd(), &stat), "fstatfs", "read the filesystem's type", path);
+  if (static_cast<unsigned long>(stat.f_type) != BTRFS_SUPER_MAGIC)
+    throw Failure{ENOTTY, nullptr, "open a btrfs filesystem", path};
+  return Opened{handle, uuidText(readInfo(handle->fd()).fsid)};
+}
+
 // open(ticket, path) → { handle, uuid }
 Napi::Value open(const Args& args) {
   return quick(
-      args, nullptr,
-      [path = args.path(1)](const Cancelled&) {
-        HandlePtr handle = Handle::open(path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
-        struct statfs stat;
-        checkedCall(fstatfs(handle->fd(), &stat), "fstatfs", "read the filesystem's type", path);
-        if (static_cast<unsigned long>(stat.f_type) != BTRFS_SUPER_MAGIC)
-          throw Failure{ENOTTY, nullptr, "open a btrfs filesystem", path};
-        return Opened{handle, uuidText(readInfo(handle->fd()).fsid)};
-      },
+      args, nullptr, [path = args.path(1)](const Cancelled&) { return openVolume(path); },
       [](Napi::Env env, Opened& opened) -> Napi::Value {
         Napi::Object out = Napi::Object::New(env);
         out.Set("handle", wrapHandle(env, opened.handle));
         out.Set("uuid", opened.uuid);
+        return out;
+      });
+}
+
+struct Found {
+  std::string uuid;
+  std::string path;
+  uint64_t inode;
+  uint64_t subvolumeId;
+};
+
+// directory(ticket, handle, path) → { uuid, path, inode, subvolumeId }: of `path` with its symlinks resolved. The
+// handle only says whose lane it is: the caller compares the uuid.
+Napi::Value directory(const Args& args) {
+  return quick(
+      args, args.handle(1),
+      [path = args.path(2)](const Cancelled&) {
+        std::unique_ptr<char, decltype(&::free)> real(::realpath(path.c_str(), nullptr), &::free);
+        if (!real) throw Failure{errno, "realpath", "resolve the directory", path};
+        Opened opened = openVolume(real.get());
+        struct stat stat;
+        checkedCall(fstat(opened.handle->fd(), &stat), "fstat", "read the directory", path);
+        btrfs_ioctl_ino_lookup_args lookup = {};
+        lookup.objectid = BTRFS_FIRST_FREE_OBJECTID;  // Of itself it needs no privilege, and fills the tree in.
+        checkedIoctl(opened.handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup, "find the subvolume", path);
+        return Found{opened.uuid, real.get(), stat.st_ino, lookup.treeid};
+      },
+      [](Napi::Env env, Found& found) -> Napi::Value {
+        Napi::Object out = Napi::Object::New(env);
+        out.Set("uuid", found.uuid);
+        out.Set("path", found.path);
+        out.Set("inode", number(env, found.inode, "st_ino"));
+        out.Set("subvolumeId", number(env, found.subvolumeId, "treeid"));
         return out;
       });
 }
@@ -101,6 +138,7 @@ Napi::Value sync(const Args& args) {
 
 void defineFilesystem(Napi::Env env, Napi::Object exports) {
   define<open>(env, exports, "open");
+  define<directory>(env, exports, "directory");
   define<close>(env, exports, "close");
   define<info>(env, exports, "info");
   define<sync>(env, exports, "sync");

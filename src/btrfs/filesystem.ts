@@ -3,6 +3,7 @@ import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, call } from './call.js'
+import { directory } from './directory.js'
 import { info } from './info.js'
 import { callOptions } from './options.js'
 import { Volume } from './volume.js'
@@ -48,6 +49,9 @@ export class KernelFilesystem {
   }
   info(options?: CallOptions) {
     return info(this.#volume, options)
+  }
+  directory(path: string, options?: CallOptions) {
+    return directory(this.#volume, path, options)
   }
   sync(options?: CallOptions) {
     return this.#volume.call('sync', {}, check('sync', callOptions, options ?? {}), (t) =>

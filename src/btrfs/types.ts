@@ -287,6 +287,17 @@ export interface DeleteOptions extends CallOptions {
   readonly waitUntilFreed?: boolean
 }
 
+/** A directory, found once and for all: no symlink is left in its path. */
+export interface Directory {
+  /** Absolute. */
+  readonly path: string
+  readonly inode: number
+  /** Of the subvolume that it is in. */
+  readonly subvolumeId: number
+  /** It is a subvolume's own top directory. */
+  readonly subvolumeTop: boolean
+}
+
 export interface Filesystem extends AsyncDisposable {
   /** The directory that was opened. */
   readonly path: string
@@ -299,6 +310,12 @@ export interface Filesystem extends AsyncDisposable {
   /** All of a monitor's raw figures in one hop. */
   measure(options?: CallOptions): Promise<Measurement>
   statfs(options?: CallOptions): Promise<Statfs>
+
+  /**
+   * Resolves a directory of this volume, through symlinks.
+   * @throws BtrfsError ENOENT, ENOTDIR, EACCES, ENOTTY (not btrfs); BtrmindError BTRMIND_ERR_WRONG_VOLUME
+   */
+  directory(path: string, options?: CallOptions): Promise<Directory>
 
   subvolumes(options?: SubvolumeListOptions): AsyncIterable<Subvolume>
   /** The subvolume that holds `path`. */

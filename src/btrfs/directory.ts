@@ -1,0 +1,36 @@
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+import { BtrmindError, check } from '../errors.js'
+import { native } from '../native.js'
+import type { CallOptions } from './call.js'
+import { callOptions } from './options.js'
+import type { Directory } from './types.js'
+import type { Volume } from './volume.js'
+
+/** The inode number of every subvolume's top directory. */
+const TOP_INODE = 256
+
+/**
+ * Resolves a directory of the volume, through symlinks. realpath(3), BTRFS_IOC_INO_LOOKUP · no privilege · quick.
+ * @param path absolute, or relative to the working directory
+ * @throws BtrfsError ENOENT, ENOTDIR, EACCES, ENOTTY (not btrfs), EBADF; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * const { path } = await fs.directory('/mnt/pool/latest')
+ */
+export async function directory(volume: Volume, path: string, options?: CallOptions): Promise<Directory> {
+  const absolute = resolve(check('directory: path', v.pipe(v.string(), v.nonEmpty('a path')), path))
+  const found = await volume.call(
+    'directory',
+    { path: absolute },
+    check('directory', callOptions, options ?? {}),
+    (ticket) => native.directory(ticket, volume.handle, absolute),
+  )
+  if (found.uuid !== volume.uuid) {
+    throw new BtrmindError(
+      'BTRMIND_ERR_WRONG_VOLUME',
+      `'${absolute}' is on volume ${found.uuid}, '${volume.path}' on ${volume.uuid}`,
+    )
+  }
+  const { path: real, inode, subvolumeId } = found
+  return { path: real, inode, subvolumeId, subvolumeTop: inode === TOP_INODE }
+}

@@ -7,6 +7,7 @@
 static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineTasks(env, exports);
   btrmind::defineFilesystem(env, exports);
+  btrmind::defineLock(env, exports);
   return exports;
 }
 

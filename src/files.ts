@@ -1,5 +1,5 @@
 /** Files that survive a power cut. */
-import { open, rename, rm } from 'node:fs/promises'
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -28,6 +28,33 @@ export async function replaceFile(
     throw error
   }
   await syncDirectory(dirname(path))
+}
+
+/**
+ * A directory and what is missing above it. Not mkdir's own `recursive`, which never returns in /proc (Node 20).
+ * @throws the errno error of node:fs; ENOTDIR where something else stands in its place
+ */
+export async function makeDirectory(path: string, mode = 0o700): Promise<void> {
+  try {
+    await mkdir(path, mode)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') {
+      if ((await stat(path)).isDirectory()) return
+      throw Object.assign(error as Error, { code: 'ENOTDIR' })
+    }
+    const parent = dirname(path)
+    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error
+    await makeDirectory(parent, mode)
+    await makeDirectory(path, mode)
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Makes what was created, renamed or removed in a directory survive a power cut. */

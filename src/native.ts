@@ -36,6 +36,10 @@ export interface Native {
   close(handle: NativeHandle): void
   info(ticket: number, handle: NativeHandle): Promise<NativeInfo>
   sync(ticket: number, handle: NativeHandle): Promise<void>
+
+  // native/ops/lock.cpp
+  /** The handle holds the lock until close(). EAGAIN: somebody else holds it. */
+  lockFile(ticket: number, path: string): Promise<NativeHandle>
 }
 
 function loadAddon(): Native {

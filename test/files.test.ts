@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { replaceFile } from '../src/files.js'
+import { makeDirectory, replaceFile } from '../src/files.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'btrmind-files-'))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -25,5 +25,22 @@ describe('replaceFile()', () => {
     expect(readFileSync(path, 'utf8')).toBe('old')
     expect(readdirSync(directory)).toEqual(['a'])
     await expect(replaceFile(join(directory, 'none', 'a'), 'x')).rejects.toMatchObject({ code: 'ENOENT' })
+  })
+})
+
+describe('makeDirectory()', () => {
+  it('makes what is missing above too, and is content with one that is there', async () => {
+    const path = join(directory, 'x', 'y', 'z')
+    await makeDirectory(path, 0o750)
+    await makeDirectory(path)
+    expect(statSync(join(directory, 'x')).mode & 0o777).toBe(0o750)
+    expect(statSync(path).isDirectory()).toBe(true)
+  })
+
+  it('refuses where a file stands, and where nothing can be made', async () => {
+    await expect(makeDirectory('/etc/passwd')).rejects.toMatchObject({ code: 'ENOTDIR' })
+    await expect(makeDirectory('/etc/passwd/x')).rejects.toMatchObject({ code: 'ENOTDIR' })
+    await expect(makeDirectory('/proc/btrmind')).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(makeDirectory('/proc/btrmind/deeper')).rejects.toMatchObject({ code: 'ENOENT' })
   })
 })

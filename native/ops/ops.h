@@ -5,5 +5,6 @@
 namespace btrmind {
 
 void defineFilesystem(Napi::Env env, Napi::Object exports);
+void defineLock(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

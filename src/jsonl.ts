@@ -4,7 +4,7 @@
  * anywhere else is set aside, what still proves itself is carried over, and the caller is told.
  */
 import { constants } from 'node:fs'
-import { type FileHandle, link, open, readFile, rename } from 'node:fs/promises'
+import { type FileHandle, link, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { BtrmindError } from './errors.js'
@@ -13,13 +13,15 @@ import { replaceFile, syncDirectory } from './files.js'
 export interface JsonLinesOptions<T> {
   /** Tells a record from something else; what it refuses counts as damaged. */
   readonly isRecord: (value: unknown) => value is T
+  /** Gets each record, oldest first, in place of `records`: a long file is then never in memory as a whole. */
+  readonly onRecord?: (record: T) => void
   /** Past this size the file becomes `<path>.1` (replacing the one before) and a new one begins. Default 8 MiB. */
   readonly maxBytes?: number
 }
 
 export interface OpenedJsonLines<T> {
   readonly file: JsonLines<T>
-  /** Oldest first, from `<path>.1` and `path`. */
+  /** Oldest first, from `<path>.1` and `path`; empty with `onRecord`. */
   readonly records: T[]
   /** One sentence each: a torn line dropped, a damaged file set aside. Empty when all was well. */
   readonly problems: string[]
@@ -52,46 +54,104 @@ function decodeLine(line: string): unknown {
  */
 export async function openJsonLines<T>(path: string, options: JsonLinesOptions<T>): Promise<OpenedJsonLines<T>> {
   const { isRecord, maxBytes = 8 * 1024 ** 2 } = options
+  const records: T[] = []
+  const onRecord = options.onRecord ?? ((record: T) => records.push(record))
   try {
-    const older = await load(`${path}.1`, isRecord)
-    const newer = await load(path, isRecord)
+    const older = await load(`${path}.1`, isRecord, onRecord)
+    const newer = await load(path, isRecord, onRecord)
+    const problems = [...(await repair(`${path}.1`, older, isRecord)), ...(await repair(path, newer, isRecord))]
     const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
     await handle.truncate(newer.goodBytes)
     await syncDirectory(dirname(path))
-    return {
-      file: new JsonLines<T>(path, handle, newer.goodBytes, maxBytes),
-      records: [...older.records, ...newer.records],
-      problems: [...older.problems, ...newer.problems],
-    }
+    return { file: new JsonLines<T>(path, handle, newer.goodBytes, maxBytes), records, problems }
   } catch (cause) {
     throw stateError(path, cause)
   }
 }
 
-async function load<T>(path: string, isRecord: (value: unknown) => value is T) {
-  const records: T[] = []
-  const good: string[] = []
+/**
+ * Reads without changing anything, also while another process writes: a line that does not prove itself is passed by.
+ * @returns how many lines were passed by
+ * @throws BtrmindError BTRMIND_ERR_STATE when it cannot be read
+ */
+export async function readJsonLines<T>(
+  path: string,
+  options: { readonly isRecord: (value: unknown) => value is T; readonly onRecord: (record: T) => void },
+): Promise<{ readonly skippedLines: number }> {
+  try {
+    const older = await load(`${path}.1`, options.isRecord, options.onRecord)
+    const newer = await load(path, options.isRecord, options.onRecord)
+    return { skippedLines: older.damaged + newer.damaged + Number(older.torn) + Number(newer.torn) }
+  } catch (cause) {
+    throw stateError(path, cause)
+  }
+}
+
+interface Loaded {
+  /** Lines, blank or bad ones counted, without a torn last one. */
+  readonly lines: number
+  readonly damaged: number
+  readonly torn: boolean
+  readonly goodBytes: number
+}
+
+async function load<T>(
+  path: string,
+  isRecord: (value: unknown) => value is T,
+  onRecord: (record: T, line: Buffer) => void,
+): Promise<Loaded> {
+  let lines = 0
   let damaged = 0
   let torn = false
-  const lines = (await readIfThere(path)).split('\n')
-  const tail = lines.pop() ?? ''
-  for (const [index, line] of lines.entries()) {
-    const record = decodeLine(line)
+  let goodBytes = 0
+  for await (const { line, whole } of readLines(path)) {
+    if (torn) damaged++ // A bad line is torn only if it is the last one.
+    torn = false
+    lines++
+    const record = whole ? decodeLine(line.toString()) : undefined
     if (record !== undefined && isRecord(record)) {
-      records.push(record)
-      good.push(line)
-    } else if (index === lines.length - 1 && tail === '') torn = true
-    else damaged++
+      onRecord(record, line)
+      goodBytes += line.length + 1
+    } else torn = true
   }
-  torn ||= tail !== ''
-  const problems: string[] = []
-  const text = good.map((line) => `${line}\n`).join('')
-  if (damaged > 0) {
+  return { lines: torn ? lines - 1 : lines, damaged, torn, goodBytes }
+}
+
+/** Each line without its newline; `whole` is false for a last one that has none. Nothing where there is no file. */
+async function* readLines(path: string): AsyncGenerator<{ line: Buffer; whole: boolean }> {
+  let file: FileHandle
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  await using _closed = file
+  let rest: Buffer = Buffer.alloc(0)
+  for (;;) {
+    const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(64 * 1024))
+    if (bytesRead === 0) break
+    const text = Buffer.concat([rest, buffer.subarray(0, bytesRead)])
+    let from = 0
+    for (let to = text.indexOf(10); to >= 0; to = text.indexOf(10, from)) {
+      yield { line: text.subarray(from, to), whole: true }
+      from = to + 1
+    }
+    rest = text.subarray(from)
+  }
+  if (rest.length > 0) yield { line: rest, whole: false }
+}
+
+/** Sets a damaged file aside and leaves its good lines in its place. One sentence for what was wrong. */
+async function repair<T>(path: string, found: Loaded, isRecord: (value: unknown) => value is T): Promise<string[]> {
+  if (found.damaged > 0) {
+    const good: (string | Buffer)[] = []
+    await load(path, isRecord, (_record, line) => good.push(line, '\n'))
     const aside = await setAside(path)
-    await replaceFile(path, text)
-    problems.push(`'${path}' was damaged (${damaged} of ${lines.length} lines); it was set aside as '${aside}'`)
-  } else if (torn) problems.push(`'${path}' ended in a torn line, which was dropped`)
-  return { records, problems, goodBytes: Buffer.byteLength(text) }
+    await replaceFile(path, good)
+    return [`'${path}' was damaged (${found.damaged} of ${found.lines} lines); it was set aside as '${aside}'`]
+  }
+  return found.torn ? [`'${path}' ended in a torn line, which was dropped`] : []
 }
 
 async function setAside(path: string): Promise<string> {
@@ -103,15 +163,6 @@ async function setAside(path: string): Promise<string> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
     }
-  }
-}
-
-async function readIfThere(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
-    throw error
   }
 }
 

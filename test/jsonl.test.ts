@@ -1,8 +1,18 @@
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { encodeLine, openJsonLines } from '../src/jsonl.js'
+import { encodeLine, openJsonLines, readJsonLines } from '../src/jsonl.js'
 import { cannotMount, makeVolume } from './helpers/volume.js'
 
 interface Row {
@@ -99,10 +109,44 @@ describe('openJsonLines()', () => {
     await expect(file.append({ n: 1 })).rejects.toMatchObject({ code: 'BTRMIND_ERR_STATE' })
   })
 
+  it('hands records over one by one, whatever the pieces that the file is read in', async () => {
+    const rows = Array.from({ length: 3_000 }, (_, n) => ({ n, pad: 'ä'.repeat(n % 90) }))
+    writeFileSync(path, rows.map(encodeLine).join(''))
+    const seen: Row[] = []
+    const { file, records } = await openJsonLines(path, { isRecord, onRecord: (row) => seen.push(row) })
+    await file.close()
+    expect(records).toEqual([])
+    expect(seen).toEqual(rows)
+  })
+
   it('says which file it is when it cannot be had', async () => {
     path = join(directory, 'none', 'rows.jsonl')
     await expect(openJsonLines(path, { isRecord })).rejects.toMatchObject({ code: 'BTRMIND_ERR_STATE' })
     await expect(openJsonLines(path, { isRecord })).rejects.toThrow(`'${path}': ENOENT`)
+  })
+})
+
+describe('readJsonLines()', () => {
+  it('passes by what does not prove itself, and changes nothing', async () => {
+    await write([{ n: 1 }, { n: 2 }, { n: 3 }])
+    const damaged = `${readFileSync(path, 'utf8').replace('"n":2', '"n":7')}{"crc`
+    writeFileSync(path, damaged)
+    writeFileSync(`${path}.1`, encodeLine({ n: 0 }))
+    const seen: number[] = []
+    expect(await readJsonLines(path, { isRecord, onRecord: ({ n }) => seen.push(n) })).toEqual({ skippedLines: 2 })
+    expect(seen).toEqual([0, 1, 3])
+    expect(readFileSync(path, 'utf8')).toBe(damaged)
+    expect(readdirSync(directory)).toEqual(['rows.jsonl', 'rows.jsonl.1'])
+  })
+
+  it('finds nothing where there is no file, and says what it cannot read', async () => {
+    const onRecord = () => expect.unreachable()
+    expect(await readJsonLines(path, { isRecord, onRecord })).toEqual({ skippedLines: 0 })
+    mkdirSync(path)
+    await expect(readJsonLines(path, { isRecord, onRecord })).rejects.toMatchObject({
+      code: 'BTRMIND_ERR_STATE',
+      message: expect.stringContaining('EISDIR'),
+    })
   })
 })
 

@@ -8,6 +8,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineTasks(env, exports);
   btrmind::defineFilesystem(env, exports);
   btrmind::defineLock(env, exports);
+  btrmind::defineMlp(env, exports);
   return exports;
 }
 

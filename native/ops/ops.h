@@ -6,5 +6,6 @@ namespace btrmind {
 
 void defineFilesystem(Napi::Env env, Napi::Object exports);
 void defineLock(Napi::Env env, Napi::Object exports);
+void defineMlp(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

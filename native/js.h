@@ -2,7 +2,10 @@
 #pragma once
 #include <napi.h>
 
+#include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "error.h"
 #include "handle.h"
@@ -34,6 +37,32 @@ class Args {
   [[noreturn]] void wrong(size_t index, const char* wanted) const;
   const Napi::CallbackInfo& info_;
 };
+
+// A typed array with a copy of `data`.
+template <class Array, class T>
+Array copied(Napi::Env env, const T* data, size_t length) {
+  Array array = Array::New(env, length);
+  if (length > 0) memcpy(array.Data(), data, length * sizeof(T));
+  return array;
+}
+
+// A share of `object` as an opaque, type-tagged value; JavaScript can only hand it back.
+template <class T>
+Napi::Value wrapShared(Napi::Env env, std::shared_ptr<T> object, const napi_type_tag& tag) {
+  using Owned = std::shared_ptr<T>;
+  auto external =
+      Napi::External<Owned>::New(env, new Owned(std::move(object)), [](Napi::BasicEnv, Owned* owned) { delete owned; });
+  external.TypeTag(&tag);
+  return external;
+}
+
+// Its owner, so that it can be reset before the collector comes; null after that.
+template <class T>
+std::shared_ptr<T>& unwrapShared(Napi::Env env, Napi::Value value, const napi_type_tag& tag) {
+  if (!value.IsExternal() || !value.As<Napi::External<std::shared_ptr<T>>>().CheckTypeTag(&tag))
+    throw Napi::TypeError::New(env, "not the native object that this function takes");
+  return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
+}
 
 // Wraps a native function so that a Failure thrown before any thread starts reaches JavaScript as one.
 template <Napi::Value (*function)(const Args&)>

@@ -22,6 +22,28 @@ export interface NativeInfo {
   label: string
 }
 
+/** A walk under way; opaque. */
+export type NativeWalk = { readonly __walk: unique symbol }
+
+export interface NativeWalkBatch {
+  /** Float64Array, [8 × rows]: inode, size, disk bytes, atime, mtime, ctime (ms), mode, links; a column at a time. */
+  columns: Float64Array<ArrayBuffer>
+  /** All paths, one after the other, and where each ends. */
+  paths: Uint8Array<ArrayBuffer>
+  ends: Uint32Array<ArrayBuffer>
+  skipped: { reason: string; count: number; example: Uint8Array<ArrayBuffer> }[]
+  done: boolean
+}
+
+/** One code a file: 0, an errno, or a negative number of ours; and the name of each that occurred. */
+export interface NativeOutcomes {
+  codes: Int32Array
+  names: Record<string, string>
+}
+
+/** Files as columns: paths one after the other, where each ends, and [inode, size, mtimeMs, ctimeMs] of each. */
+export type NativeFiles = readonly [paths: Uint8Array, ends: Uint32Array, identity: Float64Array]
+
 export interface Native {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
@@ -81,6 +103,15 @@ export interface Native {
   mlpBlend(target: Float32Array, source: Float32Array, ratio: number): void
   /** The instruction set in use: 'avx2' or 'baseline'; given one, the process changes to it (RangeError: not here). */
   mlpKernel(name?: string): string
+
+  // native/ops/walk.cpp
+  walkOpen(ticket: number, handle: NativeHandle, root: string): Promise<NativeWalk>
+  walkNext(ticket: number, handle: NativeHandle, walk: NativeWalk, rows: number): Promise<NativeWalkBatch>
+  walkClose(walk: NativeWalk): void
+
+  // native/ops/files.cpp
+  /** Rejects with ECANCELED and the outcomes so far as `progress`. */
+  removeFiles(ticket: number, handle: NativeHandle, root: string, ...files: NativeFiles): Promise<NativeOutcomes>
 }
 
 function loadAddon(): Native {

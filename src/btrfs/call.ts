@@ -52,7 +52,7 @@ export async function call<T>(
     if (!isNativeFailure(error)) throw error
     if (error.code === 'ECANCELED' && timedOut) {
       const text = `no answer within ${timeoutMs} ms`
-      throw new BtrfsError(operation, { code: 'ETIMEDOUT', errno: -110, text }, context)
+      throw new BtrfsError(operation, { code: 'ETIMEDOUT', errno: -110, text, progress: error.progress }, context)
     }
     if (error.code === 'ECANCELED' && error.progress === undefined) signal?.throwIfAborted()
     throw new BtrfsError(operation, error, context)

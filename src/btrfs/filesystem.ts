@@ -4,9 +4,12 @@ import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, call } from './call.js'
 import { directory } from './directory.js'
+import { removeFiles } from './files.js'
 import { info } from './info.js'
 import { callOptions } from './options.js'
+import type { FileRef, WalkOptions } from './types.js'
 import { Volume } from './volume.js'
+import { walk } from './walk.js'
 
 export interface OpenOptions extends CallOptions {
   /** Refuse any other volume than this one. */
@@ -57,6 +60,12 @@ export class KernelFilesystem {
     return this.#volume.call('sync', {}, check('sync', callOptions, options ?? {}), (t) =>
       native.sync(t, this.#volume.handle),
     )
+  }
+  walk(root: string, options?: WalkOptions) {
+    return walk(this.#volume, root, options)
+  }
+  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions) {
+    return removeFiles(this.#volume, root, files, options)
   }
   close() {
     return this.#volume.close()

@@ -1,0 +1,61 @@
+// Paths beneath a root that an operator named, and nowhere else: never through a symlink, across a mount, into a nested
+// subvolume, or up through "..". openat2(2) does it in one call; where that is missing (kernel < 5.6, an old container
+// runtime), each component is opened with O_NOFOLLOW and its mount compared. No JavaScript in here.
+#pragma once
+#include <sys/stat.h>
+
+#include <string>
+#include <string_view>
+
+#include "handle.h"
+
+namespace btrmind {
+
+// As JavaScript has it: exact to 0.24 µs in this century. Both sides of a comparison must come from here, or from
+// node:fs, which computes the same.
+inline double milliseconds(int64_t seconds, uint32_t nanoseconds) {
+  return static_cast<double>(seconds) * 1e3 + nanoseconds / 1e6;
+}
+
+// A file as it was seen by a walk.
+struct FileRef {
+  std::string path;  // relative to the root
+  uint64_t inode;
+  uint64_t size;
+  double mtimeMs;
+  double ctimeMs;
+  bool isStill(const struct stat& stat) const;
+};
+
+// Beside errno values: no longer the regular file that was seen.
+constexpr int kChanged = -1;
+
+// A file, and the directory that holds it, both pinned by descriptors.
+struct Pinned {
+  ScopedFd parent;
+  ScopedFd file;
+  const char* name = nullptr;  // points into the FileRef's path
+  struct stat stat;
+};
+
+class Root {
+ public:
+  // `path`'s last component must be a directory, not a symlink, on the volume of `volume`.
+  // Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), EXDEV (another volume).
+  Root(const Handle& volume, const std::string& path);
+  dev_t device() const { return device_; }
+  // A directory beneath the root, "" for itself; of any depth, PATH_MAX does not matter. Descriptor or -errno.
+  int directory(std::string_view path, int flags) const;
+  // Opens `ref` with `flags` (O_PATH, or O_RDONLY for a regular file only) if it still is what was seen.
+  // 0, errno, or kChanged.
+  int pin(const FileRef& ref, int flags, Pinned& pinned) const;
+
+ private:
+  ScopedFd fd_;
+  dev_t device_;
+};
+
+// One name in `directory`, not followed if a symlink, not crossing a mount (EXDEV). Descriptor or -errno.
+int openChild(int directory, const char* name, int flags);
+
+}  // namespace btrmind

@@ -1,0 +1,106 @@
+// Files that a walk saw, acted upon while they still are what it saw.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "../beneath.h"
+#include "../task.h"
+#include "ops.h"
+
+namespace btrmind {
+
+namespace {
+
+// Columns of files: paths (bytes, one after the other), ends (Uint32Array), identity (Float64Array: inode, size,
+// mtimeMs, ctimeMs of each).
+std::vector<FileRef> readRefs(const Args& args, size_t first) {
+  auto wrong = [&](const char* what) { return Napi::TypeError::New(args.env(), what); };
+  auto typed = [&](size_t index, napi_typedarray_type type) {
+    return args[index].IsTypedArray() && args[index].As<Napi::TypedArray>().TypedArrayType() == type;
+  };
+  if (!typed(first, napi_uint8_array) || !typed(first + 1, napi_uint32_array) || !typed(first + 2, napi_float64_array))
+    throw wrong("files: expected Uint8Array, Uint32Array, Float64Array");
+  auto paths = args[first].As<Napi::Uint8Array>();
+  auto ends = args[first + 1].As<Napi::Uint32Array>();
+  auto identity = args[first + 2].As<Napi::Float64Array>();
+  if (identity.ElementLength() != ends.ElementLength() * 4) throw wrong("files: columns of different length");
+  std::vector<FileRef> refs;
+  refs.reserve(ends.ElementLength());
+  size_t start = 0;
+  for (size_t i = 0; i < ends.ElementLength(); i++) {
+    size_t end = ends[i];
+    if (end < start || end > paths.ByteLength()) throw wrong("files: path offsets out of order");
+    const double* of = identity.Data() + i * 4;
+    // Not a number, negative or past 2^53: no file's; the comparison would only round it.
+    if (!(of[0] >= 0 && of[0] < 0x1p53 && of[1] >= 0 && of[1] < 0x1p53)) throw wrong("files: inode or size");
+    refs.push_back({std::string(reinterpret_cast<const char*>(paths.Data()) + start, end - start),
+                    static_cast<uint64_t>(of[0]), static_cast<uint64_t>(of[1]), of[2], of[3]});
+    start = end;
+  }
+  return refs;
+}
+
+// 0, errno or kChanged for each, as far as it came, and the names of those that occurred.
+struct Outcomes {
+  std::vector<int32_t> codes;
+  bool cancelled = false;
+};
+
+const char* codeName(int code) { return code == kChanged ? "CHANGED" : errnoName(code); }
+
+Napi::Value toJs(Napi::Env env, const std::vector<int32_t>& codes) {
+  Napi::Object names = Napi::Object::New(env);
+  std::map<int, bool> seen;
+  for (int code : codes) {
+    if (code != 0 && !seen[code]) names.Set(std::to_string(code), codeName(code));
+    seen[code] = true;
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("codes", copied<Napi::Int32Array>(env, codes.data(), codes.size()));
+  out.Set("names", names);
+  return out;
+}
+
+// Between the comparison and unlinkat another process may put another file in this place, within a microsecond or two,
+// and then that one goes. Nothing else can: the directory is pinned, unlinkat follows no symlink and removes no
+// directory.
+int removeFile(const Root& root, const FileRef& ref) {
+  Pinned pinned;
+  int code = root.pin(ref, O_PATH, pinned);
+  if (code != 0) return code;
+  return unlinkat(pinned.parent.get(), pinned.name, 0) < 0 ? errno : 0;
+}
+
+// removeFiles(ticket, handle, root, paths, ends, identity) → { codes, names }
+// On the long lane: a caller that cancels must hear what was removed, so it settles when it really has stopped.
+Napi::Value removeFiles(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  return longRunning(
+      args, handle,
+      [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
+        Root root(*handle, path);
+        Outcomes outcomes;
+        for (const FileRef& ref : refs) {
+          if ((outcomes.cancelled = cancelled)) break;
+          outcomes.codes.push_back(removeFile(root, ref));
+        }
+        return outcomes;
+      },
+      [](Napi::Env env, Outcomes& outcomes) {
+        if (!outcomes.cancelled) return toJs(env, outcomes.codes);
+        Failure failure{ECANCELED, nullptr, "remove all files"};
+        failure.output = [codes = outcomes.codes](Napi::Env env) { return toJs(env, codes); };
+        throw failure;
+      },
+      nullptr);
+}
+
+}  // namespace
+
+void defineFiles(Napi::Env env, Napi::Object exports) { define<removeFiles>(env, exports, "removeFiles"); }
+
+}  // namespace btrmind

@@ -1,0 +1,132 @@
+import { isAbsolute } from 'node:path'
+import * as v from 'valibot'
+import { BtrfsError, BtrmindError, check } from '../errors.js'
+import { type NativeWalkBatch, native } from '../native.js'
+import type { FileBatch, FileRef, Skipped, WalkOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+const walkOptions = v.strictObject({
+  signal: v.optional(v.instance(AbortSignal)),
+  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),
+})
+
+const rootPath = v.pipe(
+  v.string(),
+  v.check((path) => isAbsolute(path) && !path.includes('\0'), 'an absolute path'),
+)
+
+/** A root that an operator named: absolute, so that it never depends on the working directory. Internal. */
+export function checkRoot(operation: string, root: unknown): string {
+  return check(`${operation}: root`, rootPath, root)
+}
+
+/** The addon says EXDEV for a root on another volume; everybody else hears it as what it is. Internal. */
+export async function onVolume<T>(volume: Volume, root: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    if (!(error instanceof BtrfsError) || error.code !== 'EXDEV') throw error
+    throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', `'${root}' is not on volume ${volume.uuid}`, { cause: error })
+  }
+}
+
+/**
+ * Every regular file below a directory, depth first, in batches of columns; pull-based, so a slow reader holds it up
+ * and memory stays flat. openat2, getdents64, statx · what the caller may read · each batch is one quick hop.
+ *
+ * Symlinks are never followed; mount points and nested subvolumes are never entered. What could not be read is counted
+ * in the batch's `skipped`, and is no error; what vanishes under way is passed over. A batch may be empty when only
+ * `skipped` has news. Breaking off the iteration closes the walk.
+ * @param root absolute path of a directory on this volume; its last component may not be a symlink
+ * @throws BtrfsError ENOENT, ENOTDIR, ELOOP (a symlink), EACCES, EBADF; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * for await (const batch of fs.walk('/mnt/pool/tmp'))
+ *   for (let i = 0; i < batch.length; i++) console.log(batch.path(i), batch.sizeBytes[i])
+ */
+export function walk(volume: Volume, root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch, void, void> {
+  const { signal, batchSize } = check('walk', walkOptions, options)
+  return batches(volume, checkRoot('walk', root), batchSize, { signal })
+}
+
+async function* batches(
+  volume: Volume,
+  root: string,
+  batchSize: number,
+  options: { signal: AbortSignal | undefined },
+): AsyncGenerator<FileBatch, void, void> {
+  const context = { path: root }
+  const open = volume.call('walk', context, options, (t) => native.walkOpen(t, volume.handle, root))
+  const cursor = await onVolume(volume, root, open)
+  try {
+    for (;;) {
+      const raw = await volume.call('walk', context, options, (t) =>
+        native.walkNext(t, volume.handle, cursor, batchSize),
+      )
+      if (raw.ends.length > 0 || raw.skipped.length > 0) yield new Batch(raw)
+      if (raw.done) return
+    }
+  } finally {
+    native.walkClose(cursor)
+  }
+}
+
+/** File `index` of a batch, as the functions that act on files take it. */
+export function fileRef(batch: FileBatch, index: number): FileRef {
+  if (!(index >= 0 && index < batch.length)) throw new RangeError(`no file ${index} in a batch of ${batch.length}`)
+  return {
+    path: batch.pathBytes(index),
+    inode: batch.inode[index]!,
+    sizeBytes: batch.sizeBytes[index]!,
+    mtimeMs: batch.mtimeMs[index]!,
+    ctimeMs: batch.ctimeMs[index]!,
+  }
+}
+
+class Batch implements FileBatch {
+  readonly length: number
+  readonly inode: Float64Array
+  readonly sizeBytes: Float64Array
+  readonly diskBytes: Float64Array
+  readonly atimeMs: Float64Array
+  readonly mtimeMs: Float64Array
+  readonly ctimeMs: Float64Array
+  readonly mode: Float64Array
+  readonly links: Float64Array
+  readonly skipped: readonly Skipped[]
+  readonly #paths: Uint8Array
+  readonly #text: Buffer
+  readonly #ends: Uint32Array
+
+  constructor(raw: NativeWalkBatch) {
+    const rows = raw.ends.length
+    const column = (index: number) => raw.columns.subarray(index * rows, (index + 1) * rows)
+    this.length = rows
+    this.inode = column(0)
+    this.sizeBytes = column(1)
+    this.diskBytes = column(2)
+    this.atimeMs = column(3)
+    this.mtimeMs = column(4)
+    this.ctimeMs = column(5)
+    this.mode = column(6)
+    this.links = column(7)
+    this.skipped = raw.skipped
+    this.#paths = raw.paths
+    this.#text = Buffer.from(raw.paths.buffer)
+    this.#ends = raw.ends
+  }
+
+  path(index: number): string {
+    return this.#text.toString('utf8', ...this.#span(index))
+  }
+
+  pathBytes(index: number): Uint8Array {
+    // A copy: a view would keep the whole batch's paths alive.
+    return this.#paths.slice(...this.#span(index))
+  }
+
+  #span(index: number): [number, number] {
+    const end = this.#ends[index]
+    if (end === undefined) throw new RangeError(`no file ${index} in a batch of ${this.length}`)
+    return [index === 0 ? 0 : this.#ends[index - 1]!, end]
+  }
+}

@@ -1,0 +1,257 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { FileRef } from '../../src/btrfs/types.js'
+import { fileRef } from '../../src/btrfs/walk.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+
+describe.skipIf(cannotMount)('removeFiles()', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  const at = (...names: string[]) => join(volume.path, ...names)
+  beforeAll(async () => {
+    volume = makeVolume()
+    fs = await openFilesystem(volume.path)
+  })
+  afterAll(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  async function refs(root: string): Promise<FileRef[]> {
+    const found: FileRef[] = []
+    for await (const batch of fs.walk(root)) {
+      for (let i = 0; i < batch.length; i++) found.push(fileRef(batch, i))
+    }
+    return found.sort((a, b) => Buffer.compare(a.path, b.path))
+  }
+  const name = (ref: FileRef) => Buffer.from(ref.path).toString('latin1')
+  const codes = (files: FileRef[], outcomes: { code?: string }[]) =>
+    Object.fromEntries(files.map((file, i) => [name(file), outcomes[i]!.code ?? 'ok']))
+
+  it('removes what a walk saw, whatever its name, and nothing else', async () => {
+    const root = at('plain')
+    mkdirSync(join(root, 'a', 'b'), { recursive: true })
+    writeFileSync(join(root, 'a', 'b', 'new\nline'), 'x')
+    writeFileSync(Buffer.concat([Buffer.from(`${root}/a/`), Buffer.from([0xff, 0xfe])]), 'x')
+    writeFileSync(join(root, 'stays'), 'x')
+    const files = (await refs(root)).filter((file) => name(file) !== 'stays')
+    expect(files).toHaveLength(2)
+    expect(await fs.removeFiles(root, files)).toEqual([{ ok: true }, { ok: true }])
+    expect(run('find', root, '-type', 'f').trim()).toBe(join(root, 'stays'))
+    // A second time they are gone, which is no error of the call.
+    expect(await fs.removeFiles(root, files)).toEqual(files.map(() => ({ ok: false, code: 'ENOENT' })))
+    expect(await fs.removeFiles(root, [])).toEqual([])
+  })
+
+  it('takes references made from node:fs', async () => {
+    const root = at('node-stat')
+    mkdirSync(root)
+    for (let i = 0; i < 50; i++) writeFileSync(join(root, `${i}`), 'x')
+    const files = readdirSync(root).map((path) => {
+      const { ino, size, mtimeMs, ctimeMs } = statSync(join(root, path))
+      return { path: Buffer.from(path), inode: ino, sizeBytes: size, mtimeMs, ctimeMs }
+    })
+    expect((await fs.removeFiles(root, files)).every((outcome) => outcome.ok)).toBe(true)
+    expect(readdirSync(root)).toEqual([])
+  })
+
+  it('leaves alone what changed: content, times, inode, type', async () => {
+    const root = at('changed')
+    mkdirSync(root)
+    const names = ['appended', 'directory', 'hardlinked', 'replaced', 'same', 'symlinked', 'touched']
+    for (const each of names) writeFileSync(join(root, each), 'x')
+    const files = await refs(root)
+    writeFileSync(join(root, 'appended'), 'xy')
+    utimesSync(join(root, 'touched'), 1, 1)
+    writeFileSync(join(root, 'new'), 'x')
+    renameSync(join(root, 'new'), join(root, 'replaced'))
+    writeFileSync(at('bystander'), 'x')
+    for (const each of ['symlinked', 'directory']) rmSync(join(root, each))
+    symlinkSync(at('bystander'), join(root, 'symlinked'))
+    mkdirSync(join(root, 'directory'))
+    run('ln', join(root, 'hardlinked'), at('other-link')) // moves the ctime
+    expect(codes(files, await fs.removeFiles(root, files))).toEqual({
+      ...Object.fromEntries(names.map((each) => [each, 'CHANGED'])),
+      same: 'ok',
+    })
+    expect(readdirSync(root).sort()).toEqual(names.filter((each) => each !== 'same'))
+    expect(existsSync(at('bystander'))).toBe(true)
+  })
+
+  it('never leaves the root: "..", absolute paths, symlinks, mounts, subvolumes', async () => {
+    const root = at('fence', 'root')
+    const outside = at('fence', 'outside')
+    mkdirSync(join(root, 'd'), { recursive: true })
+    mkdirSync(outside)
+    writeFileSync(join(outside, 'f'), 'x')
+    // The same inode inside and out: only the way to it can tell the two apart.
+    run('ln', join(outside, 'f'), join(root, 'd', 'f'))
+    run('ln', join(outside, 'f'), at('fence', 'f'))
+    const [seen] = await refs(root)
+    const path = (text: string | Buffer) => ({ ...seen!, path: Buffer.from(text) })
+    run('mv', join(root, 'd'), join(root, 'real'))
+    symlinkSync('../outside', join(root, 'd'))
+    symlinkSync(outside, join(root, 'absolute'))
+    mkdirSync(join(root, 'bind'))
+    run('mount', '--bind', outside, join(root, 'bind'))
+    run('btrfs', 'subvolume', 'create', join(root, 'nested'))
+    writeFileSync(join(root, 'nested', 'f'), 'x')
+    const nested = { ...(await refs(join(root, 'nested')))[0]!, path: Buffer.from('nested/f') }
+    try {
+      const files = [
+        path('d/f'),
+        path('absolute/f'),
+        path('bind/f'),
+        nested,
+        path('../outside/f'),
+        path('real/../../outside/f'),
+        path(join(outside, 'f')),
+        path('real/./f'),
+        path('real//f'),
+        path('real/f\0x'),
+        path(''),
+        path('..'),
+      ]
+      expect(codes(files, await fs.removeFiles(root, files))).toEqual({
+        'd/f': 'ELOOP',
+        'absolute/f': 'ELOOP',
+        'bind/f': 'EXDEV',
+        ...Object.fromEntries(files.slice(3).map((file) => [name(file), 'EXDEV'])),
+      })
+      for (const file of [join(outside, 'f'), join(root, 'real', 'f'), join(root, 'nested', 'f')])
+        expect(existsSync(file), file).toBe(true)
+    } finally {
+      run('umount', join(root, 'bind'))
+    }
+    expect(await fs.removeFiles(root, [path('real/f')])).toEqual([{ ok: true }])
+    expect(existsSync(join(outside, 'f'))).toBe(true)
+  })
+
+  it('reports what the kernel refuses, file by file', async () => {
+    const root = at('refused')
+    mkdirSync(root)
+    for (const each of ['free', 'immutable']) writeFileSync(join(root, each), 'x')
+    run('chattr', '+i', join(root, 'immutable'))
+    try {
+      const files = await refs(root)
+      expect(codes(files, await fs.removeFiles(root, files))).toEqual({ free: 'ok', immutable: 'EPERM' })
+    } finally {
+      run('chattr', '-i', join(root, 'immutable'))
+    }
+    run('btrfs', 'subvolume', 'snapshot', '-r', volume.path, at('snapshot'))
+    const frozen = await refs(at('snapshot', 'refused'))
+    expect(codes(frozen, await fs.removeFiles(at('snapshot', 'refused'), frozen))).toEqual({ immutable: 'EROFS' })
+  })
+
+  it('reaches files below 4,096 bytes of path', async () => {
+    const root = at('long')
+    mkdirSync(root)
+    const level = 'x'.repeat(250)
+    const script = `const { mkdirSync, writeFileSync } = require('node:fs')
+      for (let i = 0; i < 40; i++) { mkdirSync('${level}'); process.chdir('${level}') }
+      writeFileSync('bottom', 'x')`
+    run('sh', '-c', 'cd "$1" && "$2" -e "$3"', 'sh', root, process.execPath, script)
+    const files = await refs(root)
+    expect(files[0]!.path.length).toBe(40 * 251 + 6)
+    expect(await fs.removeFiles(root, files)).toEqual([{ ok: true }])
+    expect(await refs(root)).toEqual([])
+  })
+
+  it('a cancelled batch says what was removed, and stops there', async () => {
+    const root = at('cancelled')
+    mkdirSync(root)
+    for (let i = 0; i < 3_000; i++) writeFileSync(join(root, `${i}`), '')
+    const files = await refs(root)
+    const controller = new AbortController()
+    const removal = fs.removeFiles(root, files, { signal: controller.signal })
+    controller.abort()
+    const error = await removal.then(
+      () => undefined,
+      (reason) => reason,
+    )
+    expect(error).toMatchObject({ code: 'ECANCELED', operation: 'removeFiles' })
+    expect(error.progress.length).toBeLessThan(3_000)
+    expect(error.progress.every((outcome: { ok: boolean }) => outcome.ok)).toBe(true)
+    expect(readdirSync(root)).toHaveLength(3_000 - error.progress.length)
+    await expect(fs.removeFiles(root, files, { signal: controller.signal })).rejects.toThrow('aborted')
+  })
+
+  it('refuses arguments that are none', async () => {
+    const root = at('arguments')
+    mkdirSync(root)
+    writeFileSync(join(root, 'f'), 'x')
+    const [file] = await refs(root)
+    const removing = (change: object) => fs.removeFiles(root, [{ ...file!, ...change }])
+    await expect(removing({ path: 'f' })).rejects.toThrow("option '0.path': expected Uint8Array, got 'f'")
+    await expect(removing({ inode: -1 })).rejects.toThrow("option '0.inode'")
+    await expect(removing({ mtimeMs: Number.NaN })).rejects.toThrow("option '0.mtimeMs'")
+    await expect(fs.removeFiles('x', [])).rejects.toThrow("expected an absolute path, got 'x'")
+    await expect(fs.removeFiles('/proc', [])).rejects.toMatchObject({ code: 'BTRMIND_ERR_WRONG_VOLUME' })
+    await expect(fs.removeFiles(join(root, 'f'), [])).rejects.toMatchObject({ code: 'ENOTDIR' })
+    expect(existsSync(join(root, 'f'))).toBe(true)
+  })
+
+  it('touches no bystander while a directory is swapped for a symlink in a loop', async () => {
+    const root = at('race', 'root')
+    const bystanders = at('race', 'bystanders')
+    mkdirSync(join(root, 'd'), { recursive: true })
+    mkdirSync(bystanders)
+    // Hard links: inode, size and times agree with what was seen, so nothing but the path protects them.
+    for (let i = 0; i < 400; i++) writeFileSync(join(bystanders, `${i}`), `${i}`)
+    run('sh', '-c', 'ln "$1"/* "$2"', 'sh', bystanders, join(root, 'd'))
+    const files = await refs(root)
+    expect(files).toHaveLength(400)
+    const checksums = () => run('sh', '-c', 'cd "$1" && sha256sum *', 'sh', bystanders)
+    const before = checksums()
+
+    const swapper = spawn(process.execPath, ['-e', SWAP, root, '../bystanders'], { stdio: ['pipe', 'pipe', 'inherit'] })
+    await once(swapper.stdout, 'data')
+    const seen = new Set<string>()
+    try {
+      for (let round = 0; round < 40; round++) {
+        for (const outcome of await fs.removeFiles(root, files)) seen.add(outcome.code ?? 'ok')
+      }
+    } finally {
+      swapper.stdin.end()
+      await ended(swapper)
+    }
+    expect(seen).toContain('ELOOP') // it did meet the symlink
+    expect(seen).toContain('ok')
+    expect(checksums()).toBe(before)
+  })
+})
+
+/** Turns directory d into a symlink and back until its input ends. */
+const SWAP = `
+const { renameSync, symlinkSync, unlinkSync } = require('node:fs')
+const [root, target] = process.argv.slice(1)
+process.chdir(root)
+let on = true
+process.stdin.on('end', () => { on = false }).resume()
+process.stdout.write('swapping')
+const swap = () => {
+  for (let i = 0; i < 50; i++) {
+    renameSync('d', 'real'); symlinkSync(target, 'd')
+    unlinkSync('d'); renameSync('real', 'd')
+  }
+  if (on) setImmediate(swap)
+}
+swap()`
+
+async function ended(child: ChildProcess) {
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+}

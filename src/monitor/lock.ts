@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { call } from '../btrfs/call.js'
 import { BtrfsError, BtrmindError } from '../errors.js'
-import { makeDirectory } from '../files.js'
+import { makeDirectory, replaceFile } from '../files.js'
 import { type NativeHandle, native } from '../native.js'
 
 /** Long for a local disk; a directory on a network that is gone answers never. */
@@ -23,12 +23,16 @@ const held = new Set<NativeHandle>()
  * Makes the state directory if need be (mode 0700) and takes it for this process alone, until release() or the
  * process's end. flock(2) on `<path>/lock`: the kernel drops it with the process, also on kill -9, so no lock is ever
  * stale. The file stays; it holds the pid of the last holder. No privilege · quick.
+ * @param options.uuid the volume that the state is about; written to `volume.json` the first time
  * @throws BtrmindError BTRMIND_ERR_LOCKED (held by another process, or twice by this one), BTRMIND_ERR_STATE (cannot
- * be made, is no directory, may not be written)
+ * be made, is no directory, may not be written), BTRMIND_ERR_WRONG_VOLUME (holds another volume's state)
  * @example
  * using lock = await lockStateDirectory('/var/lib/btrmind')
  */
-export async function lockStateDirectory(path: string): Promise<StateLock> {
+export async function lockStateDirectory(
+  path: string,
+  options: { readonly uuid?: string | undefined } = {},
+): Promise<StateLock> {
   try {
     await makeDirectory(path)
   } catch (error) {
@@ -54,7 +58,39 @@ export async function lockStateDirectory(path: string): Promise<StateLock> {
   const release = () => {
     if (held.delete(handle)) native.close(handle)
   }
+  try {
+    if (options.uuid !== undefined) await claimFor(options.uuid, path)
+  } catch (error) {
+    release()
+    throw error
+  }
   return { path, release, [Symbol.dispose]: release }
+}
+
+/** What was learnt about one volume must not steer another. */
+async function claimFor(uuid: string, path: string): Promise<void> {
+  const file = join(path, 'volume.json')
+  let text: string
+  try {
+    text = await readFile(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw stateError('read', file, error)
+    await replaceFile(file, `${JSON.stringify({ uuid })}\n`).catch((cause: unknown) => {
+      throw stateError('write', file, cause)
+    })
+    return
+  }
+  const known = /"uuid": ?"([0-9a-f-]{36})"/.exec(text)?.[1]
+  if (known === undefined) {
+    throw new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', `'${file}' does not name a volume`, {
+      hint: `remove it if '${path}' belongs to volume ${uuid}`,
+    })
+  }
+  if (known !== uuid) {
+    throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', `'${path}' is the state of volume ${known}, not ${uuid}`, {
+      hint: 'give each volume a state directory of its own',
+    })
+  }
 }
 
 const HINTS: Record<string, string> = {

@@ -1,0 +1,6 @@
+export { History, type HistoryColumn, readHistory } from './history.js'
+export { lockStateDirectory, type StateLock } from './lock.js'
+export { Monitor, type MonitorOptions, type Watched } from './monitor.js'
+export { type Reading, type Sample, utilisationPercent } from './sample.js'
+export { missingFeatures, STATE_FEATURES, type State, stateOf, stateVector } from './state.js'
+export { SlidingSlope } from './trend.js'

@@ -1,9 +1,9 @@
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
+import { createRandom, type Random, type RandomState, restoreRandom } from '../random.js'
 import { type Hyper, hyperparameters } from './hyper.js'
 import { Adam, initialParameters, Network } from './network.js'
-import { createRandom, type Random, type RandomState, restoreRandom } from './random.js'
 import { Replay, type ReplayContents, type Sampled, type Transition } from './replay.js'
 
 export interface DqnOptions {

@@ -2,6 +2,8 @@
  * `btrmind-native/agent`: deep Q-learning on numbers alone. Nothing here knows of a filesystem: states and masks come
  * in, actions go out, and the caller pays the reward.
  */
+
+export { createRandom, type Random, type RandomState, restoreRandom } from '../random.js'
 export {
   bestAction,
   type Choice,
@@ -13,6 +15,5 @@ export {
 } from './dqn.js'
 export { HYPERPARAMETERS, type Hyper, hyperparameters } from './hyper.js'
 export { Adam, initialParameters, type Layer, layersOf, type Minibatch, Network, parameterCount } from './network.js'
-export { createRandom, type Random, type RandomState, restoreRandom } from './random.js'
 export { Replay, type ReplayContents, type Sampled, type Transition } from './replay.js'
 export { calculateReward } from './reward.js'

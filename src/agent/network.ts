@@ -1,6 +1,6 @@
 import { BtrmindError } from '../errors.js'
 import { native } from '../native.js'
-import type { Random } from './random.js'
+import type { Random } from '../random.js'
 
 /** Parameters of dense layers of these sizes: each layer has a kernel [in × out] and a bias [out]. */
 export function parameterCount(sizes: readonly number[]): number {

@@ -1,5 +1,5 @@
 import { BtrmindError } from '../errors.js'
-import type { Random } from './random.js'
+import type { Random } from '../random.js'
 
 /** What one decision led to. There is no terminal flag: keeping a volume is a continuing task. */
 export interface Transition {

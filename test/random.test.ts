@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createRandom, restoreRandom } from '../../src/agent/index.js'
+import { createRandom, restoreRandom } from '../src/random.js'
 
 describe('createRandom', () => {
   it('is xoshiro128**, word for word', () => {

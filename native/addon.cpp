@@ -11,6 +11,8 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineMlp(env, exports);
   btrmind::defineFiles(env, exports);
   btrmind::defineWalk(env, exports);
+  btrmind::defineSubvolume(env, exports);
+  btrmind::defineSubvolumeList(env, exports);
   return exports;
 }
 

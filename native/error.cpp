@@ -58,6 +58,7 @@ Napi::Value toJs(Napi::Env env, const Failure& failure) {
   if (!failure.path.empty()) out.Set("path", failure.path);
   if (!failure.dest.empty()) out.Set("dest", failure.dest);
   if (failure.output) out.Set("progress", failure.output(env));
+  if (!failure.hint.empty()) out.Set("hint", failure.hint);
   return out;
 }
 

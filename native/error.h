@@ -16,6 +16,7 @@ struct Failure {
   bool positive = false;
   // What the kernel filled in although it failed (a cancelled balance's counters). Runs on the JavaScript thread.
   std::function<Napi::Value(Napi::Env)> output = {};
+  std::string hint = {};  // what the code alone does not say; src/errors.ts has the common ones
 };
 
 // "ENOSPC" for 28; the table holds the names that Node lacks too (EUCLEAN, EDQUOT, ESTALE). Empty when unknown.

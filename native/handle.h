@@ -17,6 +17,7 @@ class Handle {
   // Any thread. Throws Failure.
   static std::shared_ptr<Handle> open(const std::string& path, int flags);
   int fd() const { return fd_; }
+  std::string volume;  // the filesystem's UUID, set once by open()
   // Quick tasks on this descriptor, under way and with those that wait; guarded by the lane's mutex.
   unsigned running = 0;
   unsigned admitted = 0;

@@ -11,9 +11,13 @@ namespace {
 constexpr uint64_t kMaxExact = 1ULL << 53;
 }
 
-Napi::Number number(Napi::Env env, uint64_t value, const char* what) {
+double exact(uint64_t value, const char* what) {
   if (value > kMaxExact) throw Failure{ERANGE, nullptr, std::string(what) + " = " + std::to_string(value)};
-  return Napi::Number::New(env, static_cast<double>(value));
+  return static_cast<double>(value);
+}
+
+Napi::Number number(Napi::Env env, uint64_t value, const char* what) {
+  return Napi::Number::New(env, exact(value, what));
 }
 
 std::string uuidText(const uint8_t* bytes) {

@@ -12,7 +12,8 @@
 
 namespace btrmind {
 
-// A JavaScript number, exact; past 2^53 it throws Failure ERANGE rather than round.
+// Exact, or past 2^53 Failure ERANGE rather than rounding. Any thread.
+double exact(uint64_t value, const char* what);
 Napi::Number number(Napi::Env env, uint64_t value, const char* what);
 // 16 raw bytes → "7eb6fe9b-bd59-4617-9023-13bf1747a83b".
 std::string uuidText(const uint8_t* bytes);

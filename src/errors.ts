@@ -12,6 +12,8 @@ export interface NativeFailure {
   readonly path?: string
   readonly dest?: string
   readonly progress?: unknown
+  /** What this failure says beyond its code; else {@link HINTS} has the common cause. */
+  readonly hint?: string
 }
 
 export function isNativeFailure(error: unknown): error is NativeFailure {
@@ -58,7 +60,7 @@ export class BtrfsError extends Error {
   ) {
     const path = failure.path ?? context.path
     const dest = failure.dest ?? context.dest
-    const hint = HINTS[failure.code]
+    const hint = failure.hint ?? HINTS[failure.code]
     const where = path === undefined ? '' : dest === undefined ? ` '${path}'` : ` '${path}' -> '${dest}'`
     const ioctl = failure.ioctl === undefined ? '' : ` (${failure.ioctl})`
     const step = failure.step === undefined || failure.step === operation ? '' : `: could not ${failure.step}`

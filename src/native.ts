@@ -44,6 +44,19 @@ export interface NativeOutcomes {
 /** Files as columns: paths one after the other, where each ends, and [inode, size, mtimeMs, ctimeMs] of each. */
 export type NativeFiles = readonly [paths: Uint8Array, ends: Uint32Array, identity: Float64Array]
 
+/** Rows of subvolumes, as columns. */
+export interface NativeSubvolumes {
+  length: number
+  /** [length × 7]: id, parent id, generation, generation at creation, read-only, ctime and otime in milliseconds. */
+  numbers: Float64Array
+  /** [length × 48]: uuid, parent's, received. */
+  uuids: Uint8Array
+  /** UTF-8, one after the other. */
+  paths: Uint8Array
+  /** Where each path ends. */
+  pathEnds: Uint32Array
+}
+
 export interface Native {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
@@ -112,6 +125,18 @@ export interface Native {
   // native/ops/files.cpp
   /** Rejects with ECANCELED and the outcomes so far as `progress`. */
   removeFiles(ticket: number, handle: NativeHandle, root: string, ...files: NativeFiles): Promise<NativeOutcomes>
+  // native/ops/subvolume.cpp; paths are absolute and normal
+  createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
+  snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>
+  /** With `flush`: its id, after the deletion is committed and the cleaner woken. */
+  deleteSubvolume(ticket: number, handle: NativeHandle, path: string, flush: boolean): Promise<number>
+  /** Unlinked, and the cleaner is not done with it. */
+  subvolumeBeingDeleted(ticket: number, handle: NativeHandle, id: number): Promise<boolean>
+
+  // native/ops/subvolume_list.cpp
+  /** `below` '': the whole volume. */
+  subvolumes(ticket: number, handle: NativeHandle, below: string): Promise<NativeSubvolumes>
+  subvolume(ticket: number, handle: NativeHandle, path: string): Promise<NativeSubvolumes>
 }
 
 function loadAddon(): Native {

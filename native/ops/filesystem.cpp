@@ -39,7 +39,8 @@ Opened openVolume(const std::string& path) {
   checkedCall(fstatfs(handle->fd(), &stat), "fstatfs", "read the filesystem's type", path);
   if (static_cast<unsigned long>(stat.f_type) != BTRFS_SUPER_MAGIC)
     throw Failure{ENOTTY, nullptr, "open a btrfs filesystem", path};
-  return Opened{handle, uuidText(readInfo(handle->fd()).fsid)};
+  handle->volume = uuidText(readInfo(handle->fd()).fsid);
+  return Opened{handle, handle->volume};
 }
 
 // open(ticket, path) → { handle, uuid }

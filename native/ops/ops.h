@@ -9,5 +9,7 @@ void defineLock(Napi::Env env, Napi::Object exports);
 void defineMlp(Napi::Env env, Napi::Object exports);
 void defineFiles(Napi::Env env, Napi::Object exports);
 void defineWalk(Napi::Env env, Napi::Object exports);
+void defineSubvolume(Napi::Env env, Napi::Object exports);
+void defineSubvolumeList(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

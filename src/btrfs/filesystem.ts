@@ -7,7 +7,8 @@ import { directory } from './directory.js'
 import { removeFiles } from './files.js'
 import { info } from './info.js'
 import { callOptions } from './options.js'
-import type { FileRef, WalkOptions } from './types.js'
+import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
+import type { DeleteOptions, FileRef, SnapshotOptions, SubvolumeListOptions, WalkOptions } from './types.js'
 import { Volume } from './volume.js'
 import { walk } from './walk.js'
 
@@ -66,6 +67,21 @@ export class KernelFilesystem {
   }
   removeFiles(root: string, files: readonly FileRef[], options?: CallOptions) {
     return removeFiles(this.#volume, root, files, options)
+  }
+  subvolumes(options?: SubvolumeListOptions) {
+    return subvolumes(this.#volume, options)
+  }
+  subvolume(path?: string, options?: CallOptions) {
+    return subvolume(this.#volume, path, options)
+  }
+  createSubvolume(path: string, options?: CallOptions) {
+    return createSubvolume(this.#volume, path, options)
+  }
+  snapshot(source: string, destination: string, options?: SnapshotOptions) {
+    return snapshot(this.#volume, source, destination, options)
+  }
+  deleteSubvolume(path: string, options?: DeleteOptions) {
+    return deleteSubvolume(this.#volume, path, options)
   }
   close() {
     return this.#volume.close()

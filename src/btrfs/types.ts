@@ -276,7 +276,7 @@ export interface WalkOptions {
 }
 
 export interface SubvolumeListOptions extends CallOptions {
-  /** Only those below this path of the volume; default: all that the caller may see. */
+  /** Only those beneath this directory, at any depth and not itself; default: all that the caller may see. */
   readonly below?: string
 }
 export interface SnapshotOptions extends CallOptions {

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { type NativeHandle, native } from '../native.js'
 import { type CallContext, type CallOptions, call } from './call.js'
 
@@ -11,6 +12,11 @@ export class Volume {
     readonly path: string,
     readonly uuid: string,
   ) {}
+
+  /** A path that the caller gave: absolute, or relative to the directory that was opened. */
+  resolve(path: string): string {
+    return resolve(this.path, path)
+  }
 
   /** Aborted by close(): long operations hang their cancel on it. */
   get closing(): AbortSignal {

@@ -1,0 +1,207 @@
+// Create, snapshot, delete: libbtrfsutil's 1.1 names, which every release exports.
+#include <btrfsutil.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "../btrfs_compat.h"
+#include "../place.h"
+#include "../task.h"
+#include "btrfsutil_error.h"
+#include "ops.h"
+
+namespace btrmind {
+
+void checkedUtil(btrfs_util_error error, const char* ioctl, const std::string& path, const std::string& dest) {
+  if (error == BTRFS_UTIL_OK) return;
+  int number = errno;
+  Failure failure{number, nullptr, {}, path, dest};
+  if (error == BTRFS_UTIL_ERROR_SUBVOL_CREATE_FAILED || error == BTRFS_UTIL_ERROR_SNAP_CREATE_FAILED ||
+      error == BTRFS_UTIL_ERROR_SNAP_DESTROY_FAILED) {
+    failure.ioctl = ioctl;  // the call itself: the operation's name says what failed
+  } else {
+    std::string text = btrfs_util_strerror(error);
+    const std::string prefix = "Could not ";
+    if (text.compare(0, prefix.size(), prefix) == 0) {
+      failure.step = text.substr(prefix.size());
+    } else {
+      failure.hint = text;  // "Not a Btrfs subvolume"
+    }
+  }
+  throw failure;
+}
+
+namespace {
+
+constexpr ino_t kSubvolumeInode = BTRFS_FIRST_FREE_OBJECTID;
+
+// "/a/b" → "/a" and "b". Paths come absolute and normal from TypeScript.
+struct Split {
+  explicit Split(const std::string& path)
+      : parent(path.substr(0, std::max<size_t>(path.rfind('/'), 1))), name(path.substr(path.rfind('/') + 1)) {}
+  std::string parent, name;
+};
+
+ScopedFd openParent(const HandlePtr& handle, const Split& split) {
+  return openOnVolume(handle, split.parent, O_DIRECTORY, "open the directory");
+}
+
+void requireName(const std::string& path) {
+  if (path.size() < 2 || path[0] != '/' || path.back() == '/')
+    throw Failure{EINVAL, nullptr, "use it: an absolute path with a name at its end is needed", path};
+}
+
+// createSubvolume(ticket, handle, path)
+Napi::Value create(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string path = args.path(2);
+  requireName(path);
+  return quick(
+      args, handle,
+      [handle, path](const Cancelled&) {
+        Split split(path);
+        ScopedFd parent = openParent(handle, split);
+        checkedUtil(btrfs_util_create_subvolume_fd(parent.get(), split.name.c_str(), 0, nullptr, nullptr),
+                    "BTRFS_IOC_SUBVOL_CREATE_V2", path);
+        return Nothing{};
+      },
+      toUndefined);
+}
+
+// snapshot(ticket, handle, source, destination, readonly)
+Napi::Value snapshot(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string source = args.path(2), destination = args.path(3);
+  requireName(source);
+  requireName(destination);
+  int flags = args.boolean(4) ? BTRFS_UTIL_CREATE_SNAPSHOT_READ_ONLY : 0;
+  return quick(
+      args, handle,
+      [=](const Cancelled&) {
+        Split split(destination);
+        ScopedFd from = openOnVolume(handle, source, O_DIRECTORY, "open the source");
+        struct stat stat;
+        checkedCall(fstat(from.get(), &stat), "fstat", "look at the source", source);
+        if (stat.st_ino != kSubvolumeInode) {
+          Failure failure{EINVAL, nullptr, {}, source};
+          failure.hint = "the source is not a subvolume but a directory inside one";
+          throw failure;
+        }
+        ScopedFd parent = openParent(handle, split);
+        checkedUtil(
+            btrfs_util_create_snapshot_fd2(from.get(), parent.get(), split.name.c_str(), flags, nullptr, nullptr),
+            "BTRFS_IOC_SNAP_CREATE_V2", source, destination);
+        return Nothing{};
+      },
+      toUndefined);
+}
+
+Failure refusal(int error, const std::string& path, std::string hint) {
+  Failure failure{error, nullptr, {}, path};
+  failure.hint = std::move(hint);
+  return failure;
+}
+
+// The kernel would delete a mounted subvolume and silently detach what is mounted on it or below it: refuse.
+void requireUnmounted(const Split& split, int parent, const std::string& path) {
+  std::vector<Mount> mounts = readMounts();
+  const Mount& home = mountOf(mounts, parent);
+  std::string directory = descriptorPath(parent);
+  std::string absolute = (directory == "/" ? "" : directory) + "/" + split.name;
+  std::string whole = "/" + volumePath(home, absolute);
+  for (const Mount& mount : mounts) {
+    if (mount.point == absolute || isBeneath(mount.point, absolute))
+      throw refusal(EBUSY, path, "'" + mount.point + "' is a mount point; unmount it first");
+    if (mount.device == home.device && (mount.root == whole || isBeneath(mount.root, whole)))
+      throw refusal(EBUSY, path, "it is mounted at '" + mount.point + "'; unmount it first");
+  }
+}
+
+// Its descriptor is closed again at once: the cleaner leaves a subvolume alone while anything in it is open.
+uint64_t idOf(int parent, const std::string& name) {
+  const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+  ScopedFd fd(checkedCall(::openat(parent, name.c_str(), flags), "openat", "open the subvolume"));
+  uint64_t id = 0;
+  checkedUtil(btrfs_util_subvolume_id_fd(fd.get(), &id), nullptr);
+  return id;
+}
+
+// EPERM has several causes, and only the first is what it says.
+std::string whyNotPermitted(int parent, const std::string& name) {
+  uint64_t standard = 0;
+  if (btrfs_util_get_default_subvolume_fd(parent, &standard) != BTRFS_UTIL_OK)
+    return "needs root (CAP_SYS_ADMIN), or the mount option user_subvol_rm_allowed";
+  if (standard == idOf(parent, name)) return "it is the volume's default subvolume; set another one first";
+  return "an active swap file or a running send holds it";
+}
+
+bool isBeingDeleted(int fd, uint64_t id) {
+  uint64_t* ids = nullptr;
+  size_t count = 0;
+  checkedUtil(btrfs_util_deleted_subvolumes_fd(fd, &ids, &count), nullptr);
+  std::unique_ptr<uint64_t, decltype(&free)> owned(ids, free);
+  for (size_t at = 0; at < count; at++)
+    if (ids[at] == id) return true;
+  return false;
+}
+
+uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool flush) {
+  Split split(path);
+  struct stat stat;
+  checkedCall(lstat(path.c_str(), &stat), "lstat", "look at it", path);
+  ScopedFd parent(checkedCall(::open(split.parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open",
+                              "open the directory that holds it"));
+  requireUnmounted(split, parent.get(), path);
+  requireOnVolume(handle, parent.get(), path);
+  if (!S_ISDIR(stat.st_mode) || stat.st_ino != kSubvolumeInode) throw refusal(EINVAL, path, "it is not a subvolume");
+  uint64_t id = 0;
+  if (flush) {
+    id = idOf(parent.get(), split.name);
+    isBeingDeleted(parent.get(), id);  // without the privilege to watch it go, do not begin
+  }
+  btrfs_util_error error = btrfs_util_delete_subvolume_fd(parent.get(), split.name.c_str(), 0);
+  if (error != BTRFS_UTIL_OK && errno == EPERM) {
+    Failure failure = refusal(EPERM, path, whyNotPermitted(parent.get(), split.name));
+    failure.ioctl = "BTRFS_IOC_SNAP_DESTROY";
+    throw failure;
+  }
+  checkedUtil(error, "BTRFS_IOC_SNAP_DESTROY", path);
+  // Wakes the cleaner, too.
+  if (flush) checkedIoctl(parent.get(), BTRMIND_REQUEST(BTRFS_IOC_SYNC), nullptr, "flush the deletion", path);
+  return id;
+}
+
+// deleteSubvolume(ticket, handle, path, flush) → its id where `flush`, else 0
+Napi::Value remove(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string path = args.path(2);
+  requireName(path);
+  bool flush = args.boolean(3);
+  return quick(
+      args, handle, [=](const Cancelled&) { return removeSubvolume(handle, path, flush); },
+      [](Napi::Env env, uint64_t& id) -> Napi::Value { return number(env, id, "subvolume id"); });
+}
+
+// subvolumeBeingDeleted(ticket, handle, id): unlinked, and the cleaner is not done.
+Napi::Value beingDeleted(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t id = args.u64(2);
+  return quick(
+      args, handle, [handle, id](const Cancelled&) { return isBeingDeleted(handle->fd(), id); },
+      [](Napi::Env env, bool& there) -> Napi::Value { return Napi::Boolean::New(env, there); });
+}
+
+}  // namespace
+
+void defineSubvolume(Napi::Env env, Napi::Object exports) {
+  define<create>(env, exports, "createSubvolume");
+  define<snapshot>(env, exports, "snapshot");
+  define<remove>(env, exports, "deleteSubvolume");
+  define<beingDeleted>(env, exports, "subvolumeBeingDeleted");
+}
+
+}  // namespace btrmind

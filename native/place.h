@@ -1,0 +1,34 @@
+// Where a path is: on the opened volume or not, under which mount, how it is called from the top of the volume.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "handle.h"
+
+namespace btrmind {
+
+// Lane threads. Throws Failure EXDEV (which TypeScript turns into BTRMIND_ERR_WRONG_VOLUME) when the descriptor is not
+// on the handle's volume.
+void requireOnVolume(const HandlePtr& handle, int fd, const std::string& path);
+ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flags, const char* step);
+
+struct Mount {
+  std::string id;
+  std::string device;  // "0:45": the same for all mounts of one volume
+  std::string root;    // what is mounted, from the top of its filesystem: "/", "/home"
+  std::string point;
+};
+// All mounts that this process sees, of all filesystems.
+std::vector<Mount> readMounts();
+const Mount& mountOf(const std::vector<Mount>& mounts, int fd);
+
+// The path by which this process reaches an open descriptor.
+std::string descriptorPath(int fd);
+// The same from the top of the volume (subvolume 5), without a leading slash. Needs no privilege.
+std::string volumePath(const Mount& mount, const std::string& absolute);
+
+// "/a/b" is beneath "/a" and "/", not beneath "/a/b" or "/a/bc".
+bool isBeneath(const std::string& path, const std::string& directory);
+
+}  // namespace btrmind

@@ -1,0 +1,165 @@
+import { performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as v from 'valibot'
+import { BtrfsError, check } from '../errors.js'
+import { type NativeSubvolumes, native } from '../native.js'
+import type { CallOptions } from './call.js'
+import { callOptions } from './options.js'
+import type { DeleteOptions, SnapshotOptions, Subvolume, SubvolumeListOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
+const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
+const deleteOptions = v.strictObject({ ...callOptions.entries, waitUntilFreed: v.optional(v.boolean(), false) })
+const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
+
+/**
+ * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · may be done by whoever may write in the directory · quick.
+ * @param path absolute, or relative to the filesystem's path; its directory must exist
+ * @throws BtrfsError EEXIST, ENOENT (no such directory), ENAMETOOLONG (255 bytes), EACCES, EROFS, ENOSPC, EDQUOT;
+ *   BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * await fs.createSubvolume('projects')
+ */
+export async function createSubvolume(volume: Volume, path: string, options: CallOptions = {}): Promise<void> {
+  const target = volume.resolve(check('createSubvolume: path', pathArgument, path))
+  const callWith = check('createSubvolume', callOptions, options)
+  await volume.call('createSubvolume', { path: target }, callWith, (ticket) =>
+    native.createSubvolume(ticket, volume.handle, target),
+  )
+}
+
+/**
+ * Takes a snapshot of a subvolume; subvolumes inside it are left out (empty directories stand for them).
+ * BTRFS_IOC_SNAP_CREATE_V2 · owner of the source, or CAP_FOWNER · quick, but it commits a transaction.
+ * @param source a subvolume's directory; absolute, or relative to the filesystem's path
+ * @param destination must not exist, its directory must
+ * @param options.readonly default false
+ * @throws BtrfsError EEXIST, ENOENT, EINVAL (the source is not a subvolume), ENAMETOOLONG, EPERM, EROFS, ENOSPC,
+ *   ETXTBSY (an active swap file); BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * await fs.snapshot('projects', `snapshots/${new Date().toISOString()}`, { readonly: true })
+ */
+export async function snapshot(
+  volume: Volume,
+  source: string,
+  destination: string,
+  options: SnapshotOptions = {},
+): Promise<void> {
+  const path = volume.resolve(check('snapshot: source', pathArgument, source))
+  const dest = volume.resolve(check('snapshot: destination', pathArgument, destination))
+  const { readonly, ...callWith } = check('snapshot', snapshotOptions, options)
+  await volume.call('snapshot', { path, dest }, callWith, (ticket) =>
+    native.snapshot(ticket, volume.handle, path, dest, readonly),
+  )
+}
+
+/**
+ * Deletes a subvolume and what is in it; its space is freed by the kernel afterwards.
+ * BTRFS_IOC_SNAP_DESTROY · CAP_SYS_ADMIN, or the mount option user_subvol_rm_allowed · quick.
+ *
+ * A subvolume that is mounted, or has a mount inside, is refused (EBUSY): the kernel would detach it without a word.
+ * @param path absolute, or relative to the filesystem's path
+ * @param options.waitUntilFreed resolve when the kernel's cleaner is done and the counters of usage() show it
+ *   (CAP_SYS_ADMIN). Files of it that somebody has open keep it from being freed; `signal` and `timeoutMs` bound the
+ *   waiting, not the deletion. Default false.
+ * @throws BtrfsError ENOENT, EINVAL (not a subvolume), ENOTEMPTY (has subvolumes inside), EBUSY (mounted), EPERM (not
+ *   permitted, or the default subvolume), EROFS; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * await fs.deleteSubvolume('snapshots/2024-01-01', { waitUntilFreed: true })
+ */
+export async function deleteSubvolume(volume: Volume, path: string, options: DeleteOptions = {}): Promise<void> {
+  const target = volume.resolve(check('deleteSubvolume: path', pathArgument, path))
+  const { waitUntilFreed, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+  const start = performance.now()
+  const id = await volume.call('deleteSubvolume', { path: target }, callWith, (ticket) =>
+    native.deleteSubvolume(ticket, volume.handle, target, waitUntilFreed),
+  )
+  if (waitUntilFreed) await volume.track(freed(volume, id, target, start, callWith))
+}
+
+/**
+ * Polls until the cleaner is done, then commits once more: only then have the counters moved. (SUBVOL_SYNC_WAIT
+ * answers when the cleaner has merely begun.) No lane thread sleeps meanwhile.
+ */
+async function freed(volume: Volume, id: number, path: string, start: number, options: CallOptions): Promise<void> {
+  const { signal, timeoutMs } = options
+  const left = () => (timeoutMs === undefined ? undefined : Math.max(1, timeoutMs - (performance.now() - start)))
+  const call = <T>(run: (ticket: number) => Promise<T>) =>
+    volume.call('deleteSubvolume', { path }, { signal, timeoutMs: left() }, run)
+  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 1.5, 200)) {
+    if (!(await call((ticket) => native.subvolumeBeingDeleted(ticket, volume.handle, id)))) break
+    if (timeoutMs !== undefined && performance.now() - start >= timeoutMs) {
+      const text = `deleted, but its space was not freed within ${timeoutMs} ms`
+      const hint = 'large, or files of it are still open'
+      throw new BtrfsError('deleteSubvolume', { code: 'ETIMEDOUT', errno: -110, text, path, hint })
+    }
+    await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
+  }
+  await call((ticket) => native.sync(ticket, volume.handle))
+}
+
+/**
+ * Lists subvolumes and snapshots, top-down; the top of the volume (id 5) is not among them. One hop for the whole list.
+ * Tree search of the root tree · CAP_SYS_ADMIN for the whole volume. Without it: those beneath the subvolume that is
+ * open (or that holds `below`) in directories that the caller may search.
+ * @param options.below a directory: only subvolumes beneath it, at any depth and not itself. Absolute, or relative to
+ *   the filesystem's path.
+ * @throws BtrfsError ENOENT, ENOTDIR, EPERM; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * for await (const { id, path } of fs.subvolumes()) console.log(id, path)
+ */
+export async function* subvolumes(volume: Volume, options: SubvolumeListOptions = {}): AsyncGenerator<Subvolume> {
+  const { below, ...callWith } = check('subvolumes', listOptions, options)
+  const directory = below === undefined ? '' : volume.resolve(below)
+  const context = below === undefined ? {} : { path: directory }
+  const rows = await volume.call('subvolumes', context, callWith, (ticket) =>
+    native.subvolumes(ticket, volume.handle, directory),
+  )
+  for (let index = 0; index < rows.length; index++) yield row(rows, index)
+}
+
+/**
+ * The subvolume that holds a file or directory. BTRFS_IOC_GET_SUBVOL_INFO · no privilege · quick.
+ * @param path absolute, or relative to the filesystem's path; default: the filesystem's path itself
+ * @throws BtrfsError ENOENT, EACCES; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * const { uuid, readonly } = await fs.subvolume('projects')
+ */
+export async function subvolume(volume: Volume, path = '.', options: CallOptions = {}): Promise<Subvolume> {
+  const target = volume.resolve(check('subvolume: path', pathArgument, path))
+  const callWith = check('subvolume', callOptions, options)
+  const rows = await volume.call('subvolume', { path: target }, callWith, (ticket) =>
+    native.subvolume(ticket, volume.handle, target),
+  )
+  return row(rows, 0)
+}
+
+const NUMBERS = 7
+const UUIDS = 3
+
+function row(rows: NativeSubvolumes, index: number): Subvolume {
+  const { numbers, uuids, paths, pathEnds } = rows
+  const at = (column: number) => numbers[index * NUMBERS + column] as number
+  const uuid = (column: number) => uuidText(Buffer.from(uuids.buffer, (index * UUIDS + column) * 16, 16))
+  return {
+    id: at(0),
+    path: Buffer.from(paths.buffer).toString('utf8', index === 0 ? 0 : pathEnds[index - 1], pathEnds[index]),
+    parentId: at(1) === 0 ? undefined : at(1),
+    uuid: uuid(0),
+    parentUuid: uuid(1),
+    receivedUuid: uuid(2),
+    generation: at(2),
+    originGeneration: at(3),
+    readonly: at(4) === 1,
+    createdAt: new Date(at(6)),
+    changedAt: new Date(at(5)),
+  }
+}
+
+/** All zeroes: none. */
+function uuidText(bytes: Buffer): string | undefined {
+  const hex = bytes.toString('hex')
+  if (/^0+$/.test(hex)) return undefined
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}

@@ -1,0 +1,2 @@
+/** The public surface, nothing else. */
+export * from './btrfs/index.js'

@@ -9,41 +9,44 @@
 
 namespace btrmind {
 
-const char* errnoName(int error) {
-  switch (error) {
-#define NAME(code) \
-  case code:       \
-    return #code;
-    NAME(EPERM)
-    NAME(ENOENT)
-    NAME(ESRCH) NAME(EINTR) NAME(EIO) NAME(ENXIO) NAME(E2BIG) NAME(EBADF) NAME(EAGAIN) NAME(ENOMEM) NAME(EACCES)
-        NAME(EFAULT) NAME(ENOTBLK) NAME(EBUSY) NAME(EEXIST) NAME(EXDEV) NAME(ENODEV) NAME(ENOTDIR) NAME(EISDIR)
-            NAME(EINVAL) NAME(ENFILE) NAME(EMFILE) NAME(ENOTTY) NAME(ETXTBSY) NAME(EFBIG) NAME(ENOSPC) NAME(ESPIPE)
-                NAME(EROFS) NAME(EMLINK) NAME(EPIPE) NAME(EDOM) NAME(ERANGE) NAME(EDEADLK) NAME(ENAMETOOLONG)
-                    NAME(ENOSYS) NAME(ENOTEMPTY) NAME(ELOOP) NAME(ENODATA) NAME(ETIME) NAME(EPROTO) NAME(EOVERFLOW)
-                        NAME(EILSEQ) NAME(EUSERS) NAME(EOPNOTSUPP) NAME(ENOBUFS) NAME(EISCONN) NAME(ENOTCONN)
-                            NAME(ETIMEDOUT) NAME(EALREADY) NAME(EINPROGRESS) NAME(ESTALE) NAME(EUCLEAN) NAME(EDQUOT)
-                                NAME(ENOMEDIUM) NAME(EMEDIUMTYPE) NAME(ECANCELED) NAME(EKEYREJECTED) NAME(EOWNERDEAD)
+namespace {
+
+struct Named {
+  int value;
+  const char* name;
+};
+#define NAME(code) {code, #code}
+// Node cannot name all of them (EUCLEAN, EDQUOT, ESTALE).
+constexpr Named kErrnos[] = {
+    NAME(EPERM),       NAME(ENOENT),      NAME(ESRCH),        NAME(EINTR),        NAME(EIO),       NAME(ENXIO),
+    NAME(E2BIG),       NAME(EBADF),       NAME(EAGAIN),       NAME(ENOMEM),       NAME(EACCES),    NAME(EFAULT),
+    NAME(ENOTBLK),     NAME(EBUSY),       NAME(EEXIST),       NAME(EXDEV),        NAME(ENODEV),    NAME(ENOTDIR),
+    NAME(EISDIR),      NAME(EINVAL),      NAME(ENFILE),       NAME(EMFILE),       NAME(ENOTTY),    NAME(ETXTBSY),
+    NAME(EFBIG),       NAME(ENOSPC),      NAME(ESPIPE),       NAME(EROFS),        NAME(EMLINK),    NAME(EPIPE),
+    NAME(EDOM),        NAME(ERANGE),      NAME(EDEADLK),      NAME(ENAMETOOLONG), NAME(ENOSYS),    NAME(ENOTEMPTY),
+    NAME(ELOOP),       NAME(ENODATA),     NAME(ETIME),        NAME(EPROTO),       NAME(EOVERFLOW), NAME(EILSEQ),
+    NAME(EUSERS),      NAME(EOPNOTSUPP),  NAME(ENOBUFS),      NAME(EISCONN),      NAME(ENOTCONN),  NAME(ETIMEDOUT),
+    NAME(EALREADY),    NAME(EINPROGRESS), NAME(ESTALE),       NAME(EUCLEAN),      NAME(EDQUOT),    NAME(ENOMEDIUM),
+    NAME(EMEDIUMTYPE), NAME(ECANCELED),   NAME(EKEYREJECTED), NAME(EOWNERDEAD)};
+constexpr Named kBtrfsErrors[] = {NAME(BTRFS_ERROR_DEV_RAID1_MIN_NOT_MET),   NAME(BTRFS_ERROR_DEV_RAID10_MIN_NOT_MET),
+                                  NAME(BTRFS_ERROR_DEV_RAID5_MIN_NOT_MET),   NAME(BTRFS_ERROR_DEV_RAID6_MIN_NOT_MET),
+                                  NAME(BTRFS_ERROR_DEV_TGT_REPLACE),         NAME(BTRFS_ERROR_DEV_MISSING_NOT_FOUND),
+                                  NAME(BTRFS_ERROR_DEV_ONLY_WRITABLE),       NAME(BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS),
+                                  NAME(BTRFS_ERROR_DEV_RAID1C3_MIN_NOT_MET), NAME(BTRFS_ERROR_DEV_RAID1C4_MIN_NOT_MET)};
 #undef NAME
-                                    default : return "";
-  }
+
+template <size_t N>
+const char* nameIn(const Named (&table)[N], int value) {
+  for (const Named& row : table)
+    if (row.value == value) return row.name;
+  return "";
 }
 
-const char* btrfsErrorName(int returned) {
-  switch (returned) {
-#define NAME(code) \
-  case code:       \
-    return #code;
-    NAME(BTRFS_ERROR_DEV_RAID1_MIN_NOT_MET)
-    NAME(BTRFS_ERROR_DEV_RAID10_MIN_NOT_MET)
-    NAME(BTRFS_ERROR_DEV_RAID5_MIN_NOT_MET) NAME(BTRFS_ERROR_DEV_RAID6_MIN_NOT_MET) NAME(BTRFS_ERROR_DEV_TGT_REPLACE)
-        NAME(BTRFS_ERROR_DEV_MISSING_NOT_FOUND) NAME(BTRFS_ERROR_DEV_ONLY_WRITABLE)
-            NAME(BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS) NAME(BTRFS_ERROR_DEV_RAID1C3_MIN_NOT_MET)
-                NAME(BTRFS_ERROR_DEV_RAID1C4_MIN_NOT_MET)
-#undef NAME
-                    default : return "";
-  }
-}
+}  // namespace
+
+const char* errnoName(int error) { return nameIn(kErrnos, error); }
+
+const char* btrfsErrorName(int returned) { return nameIn(kBtrfsErrors, returned); }
 
 Napi::Value toJs(Napi::Env env, const Failure& failure) {
   Napi::Object out = Napi::Object::New(env);

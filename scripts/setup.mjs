@@ -12,6 +12,7 @@ import {
   green,
   hashOf,
   logged,
+  nodePrefix,
   Problem,
   red,
   Stamp,
@@ -166,28 +167,26 @@ async function npmPackages() {
   ])
 }
 
-/** Headers beside the running node, where they are: they cannot be downloaded everywhere. */
-function nodeDirectory() {
-  const prefix = dirname(dirname(process.execPath))
-  return existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : []
-}
-
 async function addon() {
+  const prefix = nodePrefix()
   const binary = 'build/Release/btrmind_native.node'
   const library = execFileSync(process.execPath, [at('scripts/btrfsutil.mjs')], { encoding: 'utf8' }).trim()
   const sources = [...filesBelow('native'), 'binding.gyp', 'node_modules/node-addon-api/package.json']
   const linked = existsSync(library) ? statSync(library).mtimeMs : 0
-  const { arch, versions, execPath } = process
+  const { arch, versions } = process
   const stamp = new Stamp(
     'build/addon.stamp',
-    hashOf(sources, library, linked, arch, versions.modules, execPath, process.env.CXX),
+    hashOf(sources, library, linked, arch, versions.modules, prefix, process.env.CXX),
   )
   if (stamp.matches() && existsSync(at(binary))) return
   const gyp = at('node_modules/node-gyp/bin/node-gyp.js')
   const advice =
     'The addon needs a C++17 compiler, libbtrfsutil-dev and Node’s headers (npm_config_nodedir=<prefix of node>).'
   await step('addon', 'compiling', advice, [
-    [process.execPath, [gyp, 'configure', 'build', '--jobs=max', ...nodeDirectory()]],
+    [
+      process.execPath,
+      [gyp, 'configure', 'build', '--jobs=max', ...(prefix === undefined ? [] : [`--nodedir=${prefix}`])],
+    ],
     [process.execPath, ['-e', `require(${JSON.stringify(at(binary))})`]],
   ])
   stamp.write()

@@ -5,6 +5,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -68,6 +69,12 @@ export function excerpt(log, first = 12, last = 24) {
   const lines = readFileSync(log, 'utf8').trimEnd().split('\n')
   if (lines.length > first + last) lines.splice(first, lines.length - first - last, '…')
   return lines.map((line) => `    ${line}`).join('\n')
+}
+
+/** The running node's prefix where its headers are beside it: they cannot be downloaded everywhere. */
+export function nodePrefix() {
+  const prefix = dirname(dirname(process.execPath))
+  return existsSync(join(prefix, 'include/node/node_api.h')) ? prefix : undefined
 }
 
 /** Every file below a directory of the project, sorted; none when it does not exist. */

@@ -1,0 +1,33 @@
+/**
+ * vitest for the ASan/UBSan/gcov build of the addon (scripts/test.mjs): workers exit in order, so that leaks are
+ * looked for and counters are written. Vitest's own follow SIGTERM with SIGKILL after half a second: too early.
+ */
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { defineConfig, mergeConfig } from 'vitest/config'
+import { ForksPoolWorker, type PoolOptions } from 'vitest/node'
+import base from '../../vitest.config.js'
+
+class PatientWorker extends ForksPoolWorker {
+  override readonly name = 'patient'
+
+  override async stop(): Promise<void> {
+    const worker = (this as unknown as { fork: ChildProcess }).fork
+    if (worker.exitCode !== null || worker.signalCode !== null) return
+    const exit = once(worker, 'exit')
+    worker.kill('SIGTERM')
+    await exit
+  }
+}
+
+const exitInOrder = encodeURIComponent('process.once("SIGTERM", () => process.exit())')
+
+export default mergeConfig(
+  base,
+  defineConfig({
+    test: {
+      pool: { name: 'patient', createPoolWorker: (options: PoolOptions) => new PatientWorker(options) },
+      execArgv: [`--import=data:text/javascript,${exitInOrder}`],
+    },
+  }),
+)

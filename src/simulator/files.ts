@@ -1,0 +1,175 @@
+/** What of the interface is about files: walking, and acting on those that still are what was seen. */
+import type {
+  Compressed,
+  FileBatch,
+  FileExtentsOutcome,
+  FileFailure,
+  FileOutcome,
+  FileRef,
+  RatioOutcome,
+  Skipped,
+} from '../btrfs/types.js'
+import { BtrfsError } from '../errors.js'
+import { SECTOR_BYTES } from './chunks.js'
+import { type Found, findDirectory, isShared } from './paths.js'
+import { compressedBytes, roundUp } from './space.js'
+import { type DirectoryNode, type FileNode, key } from './tree.js'
+import type { SimulatedVolume } from './volume.js'
+
+const REGULAR_FILE = 0o100_644
+
+/** Compressed size / size by algorithm, from what zstd reaches. */
+export const ALGORITHMS = {
+  zstd: (ratio: number) => ratio,
+  zlib: (ratio: number) => Math.min(1, ratio * 1.05),
+  lzo: (ratio: number) => Math.min(1, ratio * 1.5),
+} as const
+export type Algorithm = keyof typeof ALGORITHMS
+
+interface Row {
+  readonly path: string
+  readonly file: FileNode
+}
+
+/** Regular files below a directory, in the order of their names' creation. */
+export function* walkFiles(volume: SimulatedVolume, root: string, batchSize: number): Generator<FileBatch> {
+  const start = findDirectory(volume, root, 'walk')
+  let rows: Row[] = []
+  let subvolumes: string[] = []
+  const flush = () => {
+    const full = batch(rows, subvolumes)
+    rows = []
+    subvolumes = []
+    return full
+  }
+  const waiting: { prefix: string; node: DirectoryNode }[] = [{ prefix: '', node: start.node }]
+  while (waiting.length > 0) {
+    const { prefix, node } = waiting.pop()!
+    for (const [name, child] of [...node.entries]) {
+      const path = `${prefix}${name}`
+      if (child.kind === 'directory') waiting.push({ prefix: `${path}/`, node: child })
+      else if (child.kind === 'subvolume' && child.withinId === start.subvolume.id) subvolumes.push(path)
+      else if (child.kind === 'file') {
+        rows.push({ path, file: child })
+        if (rows.length === batchSize) yield flush()
+      }
+    }
+  }
+  if (rows.length > 0 || subvolumes.length > 0) yield flush()
+}
+
+function batch(rows: readonly Row[], subvolumes: readonly string[]): FileBatch {
+  const column = (of: (file: FileNode) => number) => Float64Array.from(rows, ({ file }) => of(file))
+  const skipped: Skipped[] = []
+  if (subvolumes.length > 0) {
+    const example = Buffer.from(subvolumes[0]!, 'latin1')
+    skipped.push({ reason: 'SUBVOLUME', count: subvolumes.length, example })
+  }
+  const pathBytes = (index: number) => new Uint8Array(Buffer.from(rows[index]!.path, 'latin1'))
+  return {
+    length: rows.length,
+    inode: column((file) => file.inode),
+    sizeBytes: column((file) => file.sizeBytes),
+    diskBytes: column(diskBytes),
+    atimeMs: column((file) => file.atimeMs),
+    mtimeMs: column((file) => file.mtimeMs),
+    ctimeMs: column((file) => file.ctimeMs),
+    mode: column(() => REGULAR_FILE),
+    links: column(() => 1),
+    skipped,
+    pathBytes,
+    path: (index) => Buffer.from(pathBytes(index)).toString(),
+  }
+}
+
+/** st_blocks × 512: btrfs counts a compressed extent as long as what it covers. */
+function diskBytes(file: FileNode): number {
+  return roundUp(file.sizeBytes, SECTOR_BYTES)
+}
+
+/** The file beneath `root`, if it still is the one that was seen; else why not. */
+function same(volume: SimulatedVolume, root: string, file: FileRef, operation: string): Found | FileFailure {
+  let at: Found = findDirectory(volume, root, operation)
+  const { id } = at.subvolume
+  const path = key(file.path).split('/').filter(Boolean)
+  for (const [index, name] of path.entries()) {
+    if (name === '..') return refuse('EXDEV')
+    if (at.node?.kind !== 'directory') return refuse('ENOTDIR')
+    const node = at.node.entries.get(name)
+    if (node === undefined) return refuse('ENOENT')
+    if (node.kind === 'subvolume' && node.withinId === id) return refuse('EXDEV')
+    const last = index === path.length - 1
+    at = { ...at, trail: [...at.trail, name], directories: [...at.directories, at.node], node }
+    if (node.kind === 'symlink') return refuse(last ? 'CHANGED' : 'ELOOP')
+  }
+  const { node } = at
+  if (node?.kind !== 'file') return refuse('CHANGED')
+  const is = [node.inode, node.sizeBytes, node.mtimeMs, node.ctimeMs]
+  const was = [file.inode, file.sizeBytes, file.mtimeMs, file.ctimeMs]
+  return is.every((value, index) => value === was[index]) ? at : refuse('CHANGED')
+}
+
+function refuse(code: string): FileFailure {
+  return { ok: false, code }
+}
+
+/** A refusal of the kernel becomes the outcome of this one file. */
+function outcome<T>(act: () => T): T | FileFailure {
+  try {
+    return act()
+  } catch (error) {
+    if (error instanceof BtrfsError) return refuse(error.code)
+    throw error
+  }
+}
+
+export function removeFile(volume: SimulatedVolume, root: string, file: FileRef): FileOutcome {
+  const found = same(volume, root, file, 'removeFiles')
+  if (!('subvolume' in found)) return found
+  return outcome(() => {
+    volume.unlinkFound(found, 'removeFiles')
+    return { ok: true }
+  })
+}
+
+export function extentsOf(volume: SimulatedVolume, root: string, file: FileRef): FileExtentsOutcome {
+  const found = same(volume, root, file, 'fileExtents')
+  if (!('subvolume' in found)) return found
+  const node = found.node as FileNode
+  // FIEMAP with FLAG_SYNC writes out what is pending.
+  volume.flush(node)
+  const result = { ok: true as const, extents: 0, sharedBytes: 0, compressedBytes: 0, bytes: node.inlineBytes }
+  if (node.inlineBytes > 0) result.extents = 1
+  const whole = isShared(found)
+  for (const { bytes, count, compressed, refs } of node.extents) {
+    result.extents += count
+    result.bytes += roundUp(bytes, SECTOR_BYTES)
+    if (compressed) result.compressedBytes += roundUp(bytes, SECTOR_BYTES)
+    if (whole || refs > 1) result.sharedBytes += roundUp(bytes, SECTOR_BYTES)
+  }
+  return result
+}
+
+export function compress(volume: SimulatedVolume, root: string, file: FileRef, algorithm: Algorithm): Compressed {
+  const found = same(volume, root, file, 'compressFile')
+  if (!('subvolume' in found)) return found
+  const node = found.node as FileNode
+  if (isShared(found) || node.extents.some(({ refs }) => refs > 1)) return refuse('SHARED')
+  if (node.extents.length > 0 && node.extents.every(({ compressed }) => compressed)) return refuse('COMPRESSED')
+  return outcome(() => {
+    const diskBytesBefore = diskBytes(node)
+    volume.compress(found, ALGORITHMS[algorithm](node.ratio), 'compressFile')
+    return { ok: true, diskBytesBefore, diskBytesAfter: diskBytes(node) }
+  })
+}
+
+export function estimateRatio(volume: SimulatedVolume, root: string, file: FileRef): RatioOutcome {
+  const found = same(volume, root, file, 'estimateCompressedRatio')
+  if (!('subvolume' in found)) return found
+  const { sizeBytes, ratio } = found.node as FileNode
+  if (sizeBytes === 0) return { ok: true, ratio: 1 }
+  return {
+    ok: true,
+    ratio: Math.min(1, compressedBytes(sizeBytes, ALGORITHMS.lzo(ratio)) / roundUp(sizeBytes, SECTOR_BYTES)),
+  }
+}

@@ -1,0 +1,243 @@
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+import type { CallOptions } from '../btrfs/call.js'
+import { callOptions } from '../btrfs/options.js'
+import type {
+  BalanceOptions,
+  BalanceStatus,
+  Compressed,
+  DeleteOptions,
+  Device,
+  Directory,
+  FileBatch,
+  FileExtentsOutcome,
+  FileOutcome,
+  FileRef,
+  Filesystem,
+  FilesystemInfo,
+  Measurement,
+  RatioOutcome,
+  SnapshotOptions,
+  Statfs,
+  Subvolume,
+  SubvolumeListOptions,
+  Usage,
+  WalkOptions,
+} from '../btrfs/types.js'
+import { check } from '../errors.js'
+import { SimulatedBalance } from './balance.js'
+import { NODE_BYTES, SECTOR_BYTES } from './chunks.js'
+import { failure } from './failure.js'
+import { devicesOf, measurementOf, statfsOf, usageOf } from './figures.js'
+import { ALGORITHMS, compress, estimateRatio, extentsOf, removeFile, walkFiles } from './files.js'
+import type { VolumeOptions } from './options.js'
+import { asDirectory, findDirectory, pathOf } from './paths.js'
+import type { SubvolumeRecord } from './tree.js'
+import { SimulatedVolume } from './volume.js'
+
+const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
+const { entries } = callOptions
+const snapshotOptions = v.strictObject({ ...entries, readonly: v.optional(v.boolean(), false) })
+const deleteOptions = v.strictObject({ ...entries, waitUntilFreed: v.optional(v.boolean(), false) })
+const listOptions = v.strictObject({ ...entries, below: v.optional(pathArgument) })
+const algorithms = Object.keys(ALGORITHMS) as (keyof typeof ALGORITHMS)[]
+const compressOptions = v.strictObject({ ...entries, algorithm: v.optional(v.picklist(algorithms), 'zstd') })
+const walkOptions = v.strictObject({
+  signal: entries.signal,
+  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
+})
+const filters = v.strictObject({
+  usagePercent: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(100))),
+  limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
+})
+const balanceOptions = v.strictObject({
+  signal: entries.signal,
+  data: v.optional(filters),
+  metadata: v.optional(filters),
+  system: v.optional(filters),
+  intervalMs: v.optional(v.pipe(v.number(), v.minValue(1))),
+})
+
+/** How far the clock goes between two looks at the cleaner. */
+const CLEANER_STEP_MS = 5
+
+/**
+ * A volume that is not there, behind the interface of the one that is. Nothing of it takes real time: it lives by the
+ * clock that it was given, and calls that wait (a cleaner, a balance, a compression) move that clock on.
+ * `timeoutMs` is therefore accepted and without effect.
+ * @example
+ * const clock = new SimulatedClock()
+ * await using fs = new SimulatedFilesystem({ clock, seed: 7, devicesBytes: [4 * GIB] })
+ * fs.volume.writeFile('/simulated/report.txt', 5 * MIB, { compressibleRatio: 0.25 })
+ * await fs.sync()
+ */
+export class SimulatedFilesystem implements Filesystem {
+  /** Where a workload writes: files are no part of the interface. */
+  readonly volume: SimulatedVolume
+  #balance: SimulatedBalance | undefined
+  #closed = false
+
+  constructor(options: VolumeOptions) {
+    this.volume = new SimulatedVolume(options)
+  }
+
+  get path() {
+    return this.volume.mountPath
+  }
+  get uuid() {
+    return this.volume.uuid
+  }
+
+  info(options?: CallOptions): Promise<FilesystemInfo> {
+    return this.#quick('info', options, ({ uuid, label, generation, space }) => {
+      const devices = space.chunks.devices.length
+      const sizes = { nodeSizeBytes: NODE_BYTES, sectorSizeBytes: SECTOR_BYTES, cloneAlignmentBytes: SECTOR_BYTES }
+      const state = { generation, checksum: 'crc32c' as const, label }
+      return { uuid, metadataUuid: uuid, devices, maxDeviceId: devices, ...sizes, ...state }
+    })
+  }
+  usage(options?: CallOptions): Promise<Usage> {
+    return this.#quick('usage', options, usageOf)
+  }
+  devices(options?: CallOptions): Promise<Device[]> {
+    return this.#quick('devices', options, devicesOf)
+  }
+  sync(options?: CallOptions): Promise<void> {
+    return this.#quick('sync', options, (volume) => volume.commit())
+  }
+  measure(options?: CallOptions): Promise<Measurement> {
+    return this.#quick('measure', options, (volume) => measurementOf(volume, this.#exclusive()))
+  }
+  statfs(options?: CallOptions): Promise<Statfs> {
+    return this.#quick('statfs', options, statfsOf)
+  }
+
+  async directory(path: string, options?: CallOptions): Promise<Directory> {
+    const absolute = resolve(check('directory: path', pathArgument, path))
+    return this.#quick('directory', options, (volume) => {
+      const found = findDirectory(volume, absolute, 'directory')
+      const { inode } = found.node
+      const subvolume = { subvolumeId: found.subvolume.id, subvolumeTop: found.trail.length === 0 }
+      return { path: pathOf(volume, found), inode, ...subvolume }
+    })
+  }
+
+  async *subvolumes(options: SubvolumeListOptions = {}): AsyncGenerator<Subvolume> {
+    const { below, ...callWith } = check('subvolumes', listOptions, options)
+    const rows = await this.#quick('subvolumes', callWith, (volume) => {
+      const inside =
+        below === undefined ? this.path : pathOf(volume, findDirectory(volume, resolve(this.path, below), 'subvolumes'))
+      const prefix = inside === this.path ? '' : `${inside.slice(this.path.length + 1)}/`
+      return [...volume.subvolumes.values()].map(describe).filter(({ path }) => path !== '' && path.startsWith(prefix))
+    })
+    yield* rows
+  }
+  async subvolume(path = '.', options?: CallOptions): Promise<Subvolume> {
+    const absolute = this.#resolve('subvolume: path', path)
+    return this.#quick('subvolume', options, (volume) => {
+      const found = volume.find(absolute, 'subvolume')
+      if (found.node === undefined) throw failure('ENOENT', 'subvolume', { path: absolute })
+      return describe((asDirectory(volume, found) ?? found).subvolume)
+    })
+  }
+  async createSubvolume(path: string, options?: CallOptions): Promise<void> {
+    const target = this.#resolve('createSubvolume: path', path)
+    return this.#quick('createSubvolume', options, (volume) => volume.createSubvolume(target))
+  }
+  async snapshot(source: string, destination: string, options: SnapshotOptions = {}): Promise<void> {
+    const path = this.#resolve('snapshot: source', source)
+    const dest = this.#resolve('snapshot: destination', destination)
+    const { readonly, ...callWith } = check('snapshot', snapshotOptions, options)
+    return this.#quick('snapshot', callWith, (volume) => volume.snapshot(path, dest, readonly))
+  }
+  async deleteSubvolume(path: string, options: DeleteOptions = {}): Promise<void> {
+    const target = this.#resolve('deleteSubvolume: path', path)
+    const { waitUntilFreed, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+    return this.#quick('deleteSubvolume', callWith, (volume) => {
+      const deleted = volume.deleteSubvolume(target)
+      if (!waitUntilFreed) return
+      volume.commit()
+      while (!volume.isCleaned(deleted)) {
+        volume.clock.advance(CLEANER_STEP_MS)
+        volume.catchUp()
+      }
+      volume.commit()
+    })
+  }
+
+  async *walk(root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch> {
+    const { signal, batchSize } = check('walk', walkOptions, options)
+    const batches = await this.#quick('walk', { signal }, (volume) => walkFiles(volume, root, batchSize))
+    while (true) {
+      const next = await this.#quick('walk', { signal }, () => batches.next())
+      if (next.done) return
+      yield next.value
+    }
+  }
+  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]> {
+    return this.#quick('removeFiles', options, (volume) => files.map((file) => removeFile(volume, root, file)))
+  }
+  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome> {
+    return this.#quick('fileExtents', options, (volume) => extentsOf(volume, root, file))
+  }
+  async compressFile(
+    root: string,
+    file: FileRef,
+    options: CallOptions & { readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined } = {},
+  ): Promise<Compressed> {
+    const { algorithm, ...callWith } = check('compressFile', compressOptions, options)
+    return this.#quick('compressFile', callWith, (volume) => compress(volume, root, file, algorithm))
+  }
+  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome> {
+    return this.#quick('estimateCompressedRatio', options, (volume) => estimateRatio(volume, root, file))
+  }
+
+  balance(options: BalanceOptions): SimulatedBalance {
+    const checked = check('balance', balanceOptions, options)
+    this.#alive('balance')
+    if (this.#balance?.status !== undefined) throw failure('EINPROGRESS', 'balance', { path: this.path })
+    this.#balance = new SimulatedBalance(this.volume, checked)
+    return this.#balance
+  }
+  balanceStatus(options?: CallOptions): Promise<BalanceStatus | undefined> {
+    return this.#quick('balanceStatus', options, () => this.#balance?.status)
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#balance?.cancel()
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #quick<T>(
+    operation: string,
+    options: CallOptions | undefined,
+    act: (volume: SimulatedVolume) => T,
+  ): Promise<T> {
+    const { signal } = check(operation, callOptions, options ?? {})
+    signal?.throwIfAborted()
+    this.#alive(operation)
+    this.volume.catchUp()
+    return act(this.volume)
+  }
+  #alive(operation: string): void {
+    if (this.#closed) throw failure('EBADF', operation, { path: this.path })
+  }
+  #resolve(what: string, path: string): string {
+    return resolve(this.path, check(what, pathArgument, path))
+  }
+  #exclusive(): string {
+    const state = this.#balance?.status?.state
+    return state === undefined ? 'none' : state === 'running' ? 'balance' : 'balance paused'
+  }
+}
+
+function describe(record: SubvolumeRecord): Subvolume {
+  const { id, trail, parentId, uuid, parentUuid, generation, originGeneration, readonly } = record
+  const path = trail.map((name) => Buffer.from(name, 'latin1').toString()).join('/')
+  const times = { createdAt: new Date(record.createdAtMs), changedAt: new Date(record.changedAtMs) }
+  const state = { generation, originGeneration, readonly, ...times }
+  return { id, path, parentId, uuid, parentUuid, receivedUuid: undefined, ...state }
+}

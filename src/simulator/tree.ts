@@ -1,0 +1,183 @@
+/**
+ * Subvolumes, directories and files, shared with snapshots as btrfs shares its trees: a node counts who holds it, a
+ * writer copies the shared directories on its way down, and what nobody holds any more is freed. A snapshot is one
+ * reference. Names are keyed by their bytes (latin1), so that names that are not UTF-8 survive.
+ */
+import type { BlockGroup } from './chunks.js'
+import type { Space } from './space.js'
+
+/** Neighbouring extents in one block group, written together. */
+export interface Extent {
+  bytes: number
+  diskBytes: number
+  /** On-disk extents that it stands for. */
+  count: number
+  readonly compressed: boolean
+  group: BlockGroup
+  /** Files that hold it. */
+  refs: number
+}
+
+export interface FileNode {
+  readonly kind: 'file'
+  refs: number
+  readonly inode: number
+  sizeBytes: number
+  atimeMs: number
+  mtimeMs: number
+  ctimeMs: number
+  /** Compressed size / size that zstd reaches. */
+  ratio: number
+  /** Reserved, not flushed yet. */
+  pendingBytes: number
+  inlineBytes: number
+  extents: Extent[]
+}
+export interface DirectoryNode {
+  readonly kind: 'directory'
+  refs: number
+  readonly inode: number
+  readonly entries: Map<string, Node>
+  /** Metadata copied since it stopped being shared, and what a full copy would take. */
+  copiedBytes: number
+  copyLimitBytes: number
+}
+export interface SymlinkNode {
+  readonly kind: 'symlink'
+  refs: number
+  readonly inode: number
+  readonly target: string
+}
+/** Where a subvolume hangs; in a snapshot of the one around it, an empty directory. */
+export interface SubvolumeNode {
+  readonly kind: 'subvolume'
+  refs: number
+  readonly id: number
+  readonly withinId: number
+}
+export type Node = FileNode | DirectoryNode | SymlinkNode | SubvolumeNode
+
+export interface SubvolumeRecord {
+  readonly id: number
+  /** From the top of the volume, as keys. */
+  readonly trail: readonly string[]
+  readonly parentId: number | undefined
+  readonly uuid: string
+  readonly parentUuid: string | undefined
+  readonly readonly: boolean
+  readonly originGeneration: number
+  generation: number
+  readonly createdAtMs: number
+  changedAtMs: number
+  root: DirectoryNode
+}
+
+/** Inode item, reference, two directory items and the first extent's items, as packed on kernel 6.18. */
+const FILE_BYTES = 560
+const DIRECTORY_BYTES = 350
+const INLINE_RATIO = 1.15
+const NODE_COPY_BYTES = 32_768
+
+export function key(name: string | Uint8Array): string {
+  return Buffer.from(name as string).toString('latin1')
+}
+
+export class Nodes {
+  #lastInode = 256
+  constructor(readonly space: Space) {}
+
+  file(atMs: number): FileNode {
+    this.space.growMetadata(FILE_BYTES)
+    const times = { atimeMs: atMs, mtimeMs: atMs, ctimeMs: atMs }
+    const empty = { sizeBytes: 0, ratio: 1, pendingBytes: 0, inlineBytes: 0, extents: [] }
+    return { kind: 'file', refs: 0, inode: ++this.#lastInode, ...times, ...empty }
+  }
+  directory(inode = ++this.#lastInode): DirectoryNode {
+    this.space.growMetadata(DIRECTORY_BYTES)
+    return { kind: 'directory', refs: 0, inode, entries: new Map(), copiedBytes: 0, copyLimitBytes: 0 }
+  }
+  symlink(target: string): SymlinkNode {
+    this.space.growMetadata(FILE_BYTES)
+    return { kind: 'symlink', refs: 0, inode: ++this.#lastInode, target }
+  }
+
+  /** What a writer may change: the node itself, or a copy of it that takes over one reference. */
+  ownDirectory(node: DirectoryNode): DirectoryNode {
+    if (node.refs <= 1) return node
+    const copyLimitBytes = DIRECTORY_BYTES + node.entries.size * FILE_BYTES + NODE_COPY_BYTES
+    const copy: DirectoryNode = { ...node, refs: 1, entries: new Map(node.entries), copiedBytes: 0, copyLimitBytes }
+    for (const child of copy.entries.values()) child.refs++
+    node.refs--
+    return copy
+  }
+  ownFile(node: FileNode): FileNode {
+    if (node.refs <= 1) return node
+    const copy: FileNode = { ...node, refs: 1, extents: [...node.extents] }
+    for (const extent of copy.extents) extent.refs++
+    node.refs--
+    this.#layout(copy, 1)
+    this.space.growMetadata(FILE_BYTES + copy.inlineBytes * INLINE_RATIO)
+    return copy
+  }
+
+  /** A change below a directory that was shared copies the nodes around it, at most the whole directory. */
+  changed(directory: DirectoryNode): void {
+    const bytes = Math.min(NODE_COPY_BYTES, directory.copyLimitBytes - directory.copiedBytes)
+    if (bytes <= 0) return
+    directory.copiedBytes += bytes
+    this.space.growMetadata(bytes)
+  }
+
+  setInline(file: FileNode, bytes: number): void {
+    const more = (bytes - file.inlineBytes) * INLINE_RATIO
+    file.inlineBytes = bytes
+    if (more > 0) this.space.growMetadata(more)
+    else this.space.shrinkMetadata(-more)
+  }
+
+  /** Gives a file other data; what nobody else holds is freed. */
+  setExtents(file: FileNode, extents: Extent[]): void {
+    for (const extent of extents) extent.refs++
+    this.#layout(file, -1)
+    for (const extent of file.extents) if (--extent.refs === 0) this.space.free(extent)
+    file.extents = extents
+    this.#layout(file, 1)
+  }
+
+  /** Takes one reference from each; stops when `limit` nodes were touched, with what is left in `left`. */
+  dropAll(left: Node[], limit = Number.POSITIVE_INFINITY): number {
+    let touched = 0
+    while (touched < limit) {
+      const node = left.pop()
+      if (node === undefined) break
+      touched++
+      for (const child of this.#drop(node)) left.push(child)
+    }
+    return touched
+  }
+
+  /** Gives the children that a directory held and that must be dropped in turn. */
+  #drop(node: Node): Iterable<Node> {
+    if (--node.refs > 0) return []
+    if (node.kind === 'directory') {
+      this.space.shrinkMetadata(DIRECTORY_BYTES + node.copiedBytes)
+      return node.entries.values()
+    }
+    if (node.kind === 'subvolume') return []
+    this.space.shrinkMetadata(FILE_BYTES)
+    if (node.kind === 'symlink') return []
+    if (node.pendingBytes > 0) this.space.unreserve(node.pendingBytes)
+    node.pendingBytes = 0
+    this.setInline(node, 0)
+    this.setExtents(node, [])
+    return []
+  }
+
+  #layout(file: FileNode, sign: 1 | -1): void {
+    if (file.extents.length === 0) return
+    let count = 0
+    for (const extent of file.extents) count += extent.count
+    this.space.joints += sign * (count - 1)
+    this.space.brokenJoints += sign * (file.extents.length - 1)
+  }
+}

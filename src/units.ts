@@ -10,6 +10,7 @@ export function formatBytes(bytes: number): string {
   return unit === 0 ? `${value} B` : `${value.toFixed(2)} ${units[unit]}`
 }
 
+export const KIB = 1024
 export const MIB = 1024 ** 2
 export const GIB = 1024 ** 3
 export const HOUR_MS = 3_600_000

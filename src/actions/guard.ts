@@ -1,29 +1,37 @@
 /** The one gate before the executor. Pure: facts in, verdict out. docs/actions.md repeats RULES; a test holds them. */
+import type { Sample } from '../monitor/sample.js'
 import { formatBytes, GIB, MIB } from '../units.js'
 import type { ActionOptions } from './options.js'
 import { ACTIONS, type ActionName } from './table.js'
 
-/** The figures of a monitor's sample that decisions rest on. Undefined: not known (statfs fallback, no privilege). */
-export interface VolumeFacts {
-  readonly timeMs: number
-  readonly usedPercent: number
-  readonly liveUsedPercent?: number | undefined
-  readonly sizeBytes: number
-  readonly freeBytes: number
-  readonly unallocatedBytes?: number | undefined
-  readonly metadataOverheadRatio?: number | undefined
-  readonly metadataSlackBytes?: number | undefined
-  readonly devices?: number | undefined
-  readonly missingDevices?: number | undefined
-  readonly exclusiveOperation?: string | undefined
-  readonly readOnly?: boolean | undefined
-}
+/** The figures of a sample that decisions rest on. */
+export type VolumeFacts = Pick<
+  Sample,
+  | 'timeMs'
+  | 'usedPercent'
+  | 'liveUsedPercent'
+  | 'sizeBytes'
+  | 'freeBytes'
+  | 'unallocatedBytes'
+  | 'metadataOverheadRatio'
+  | 'metadataSlackBytes'
+  | 'devices'
+  | 'missingDevices'
+  | 'exclusiveOperation'
+  | 'readOnly'
+>
 
 /** What is known of an action's candidates. */
 export interface CandidateFacts {
   readonly items: number
   /** Why there are none, in one sentence. */
   readonly nothing: string
+}
+
+export interface LastActed {
+  readonly timeMs: number
+  /** It failed on all that it tried. */
+  readonly fruitless: boolean
 }
 
 export interface GuardFacts {
@@ -33,8 +41,7 @@ export interface GuardFacts {
   readonly candidates: Readonly<Partial<Record<ActionName, CandidateFacts>>>
   /** Raw bytes that a logical byte of metadata takes; undefined when usage() could not say. */
   readonly metadataRatio: number | undefined
-  /** When each action last acted, and on how many items. */
-  readonly lastActed: Readonly<Partial<Record<ActionName, { readonly timeMs: number; readonly items: number }>>>
+  readonly lastActed: Readonly<Partial<Record<ActionName, LastActed>>>
   readonly options: Pick<ActionOptions, 'cooldownMinutes' | 'metadataReserveBlockGroups'>
   readonly emergency: boolean
 }
@@ -122,7 +129,7 @@ export const RULES: readonly Rule[] = [
     actions: ALL,
     when: `less than ${FRUITLESS_REST_MINUTES} minutes ago it failed on all that it tried (not in an emergency)`,
     refuses: (facts, action) =>
-      facts.lastActed[action]?.items === 0
+      facts.lastActed[action]?.fruitless
         ? rest(facts, action, FRUITLESS_REST_MINUTES, 'it failed on all that it tried and rests')
         : undefined,
   },

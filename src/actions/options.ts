@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { GIB, KIB, MIB } from '../units.js'
 
 const atLeast = (minimum: number, maximum = Number.MAX_SAFE_INTEGER) =>
   v.pipe(v.number(), v.minValue(minimum), v.maxValue(maximum))
@@ -21,8 +22,9 @@ export const actionOptions = v.strictObject({
   emergencyTargetPercent: v.optional(atLeast(50, 99), 95),
   /** Files read, written or changed later than this are active: they are not compressed. */
   inactiveDays: v.optional(atLeast(0), 30),
-  /** Smaller files are not worth a rewrite. */
-  compressMinBytes: v.optional(whole(4096), 128 * 1024),
+  /** Smaller files are not worth a rewrite; larger ones would hold a step up. */
+  compressMinBytes: v.optional(whole(4096), 128 * KIB),
+  compressMaxBytes: v.optional(whole(4096), 4 * GIB),
   compression: v.optional(v.picklist(['lzo', 'zlib', 'zstd']), 'zstd'),
   /** So many snapshots stay in each named directory. */
   keepSnapshots: v.optional(whole(1), 3),
@@ -31,8 +33,10 @@ export const actionOptions = v.strictObject({
   /** An action rests so long after it acted. */
   cooldownMinutes: v.optional(cooldownMinutes, {}),
   /** Bounds of one step: files, and milliseconds after which nothing more is begun. */
-  stepFiles: v.optional(whole(1, 100_000), 10_000),
+  stepFiles: v.optional(whole(1, 100_000), 5_000),
   stepMs: v.optional(atLeast(1), 20_000),
+  /** Compression rewrites about so many bytes a step; at least one file. */
+  stepCompressBytes: v.optional(whole(1), 512 * MIB),
   /** Bounds of one look for candidates, for each root: rows and milliseconds. The next look goes on from there. */
   scanFiles: v.optional(whole(1_000), 200_000),
   scanMs: v.optional(atLeast(1), 2_000),

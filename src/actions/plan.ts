@@ -1,28 +1,22 @@
 /** What passes between the guard, the executor and the loop. Predicted and freed bytes are raw: copies counted. */
-import type { BalanceFilters, FileRef } from '../btrfs/types.js'
 import type { Refusal } from './guard.js'
 import type { ActionName } from './table.js'
 
-/** Files below one root, in the order in which they are taken. */
-export interface FileGroup {
-  readonly root: string
-  readonly files: readonly FileRef[]
+/** A plan under way, as the action sees it. Internal. */
+export interface Run {
+  readonly signal: AbortSignal | undefined
+  /** The step’s time is over, or it was aborted: begin nothing more. */
+  readonly expired: boolean
+  readonly leftMs: number
+  /** Journals what is about to be touched; where it cannot be undone it is on disk before this resolves. */
+  intend(paths: readonly string[]): Promise<void>
+  /** To be called just before each call that changes the volume. */
+  acting(): void
+  done(items?: number): void
+  failed(path: string, code: string): void
+  /** A sentence more for the explanation. */
+  note(sentence: string): void
 }
-
-/** A snapshot as it was seen; deleted only if it still is the same. */
-export interface SnapshotRef {
-  /** Absolute. */
-  readonly path: string
-  readonly id: number
-  readonly uuid: string | undefined
-  readonly createdMs: number
-}
-
-export type Work =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'files'; readonly groups: readonly FileGroup[] }
-  | { readonly kind: 'balance'; readonly metadata: BalanceFilters }
-  | { readonly kind: 'snapshots'; readonly snapshots: readonly SnapshotRef[] }
 
 /** What the guard allows, worked out to the last file. Only `Executor.plan` makes one. */
 export interface Plan {
@@ -36,7 +30,8 @@ export interface Plan {
   readonly explanation: string
   /** The first of what it touches, absolute. */
   readonly touches: readonly string[]
-  readonly work: Work
+  /** Internal: `Executor.execute` calls it. */
+  perform(run: Run): Promise<void>
 }
 
 export interface FailedItem {

@@ -74,9 +74,9 @@ const CASES: { code: RefusalCode; facts: GuardFacts; stops: ActionName[]; says: 
     facts: {
       ...facts,
       lastActed: {
-        temp: { timeMs: NOW, items: 1 },
-        balance: { timeMs: minutesAgo(60), items: 1 },
-        snapshots: { timeMs: minutesAgo(6), items: 1 },
+        temp: { timeMs: NOW, fruitless: false },
+        balance: { timeMs: minutesAgo(60), fruitless: false },
+        snapshots: { timeMs: minutesAgo(6), fruitless: false },
       },
     },
     stops: ['balance'],
@@ -84,7 +84,7 @@ const CASES: { code: RefusalCode; facts: GuardFacts; stops: ActionName[]; says: 
   },
   {
     code: 'fruitless',
-    facts: { ...facts, lastActed: { temp: { timeMs: minutesAgo(14), items: 0 } } },
+    facts: { ...facts, lastActed: { temp: { timeMs: minutesAgo(14), fruitless: true } } },
     stops: ['temp'],
     says: 'it failed on all that it tried and rests for 1 more minute',
   },
@@ -149,14 +149,17 @@ describe('guard()', () => {
   it('in an emergency nothing rests', () => {
     const rested: GuardFacts = {
       ...facts,
-      lastActed: { temp: { timeMs: NOW, items: 0 }, balance: { timeMs: NOW, items: 1 } },
+      lastActed: { temp: { timeMs: NOW, fruitless: true }, balance: { timeMs: NOW, fruitless: false } },
     }
     expect(guard('temp', { ...rested, emergency: true })).toEqual({ allowed: true })
     expect(guard('temp', rested)).toMatchObject({ code: 'fruitless' })
   })
 
   it('a clock that was set back stops nothing', () => {
-    const future: GuardFacts = { ...facts, lastActed: { balance: { timeMs: NOW + 365 * 86_400_000, items: 1 } } }
+    const future: GuardFacts = {
+      ...facts,
+      lastActed: { balance: { timeMs: NOW + 365 * 86_400_000, fruitless: false } },
+    }
     expect(guard('balance', future)).toEqual({ allowed: true })
   })
 

@@ -1,0 +1,54 @@
+/** What the executor knows of each action; the guard's rules are not in here. */
+import { join } from 'node:path'
+import type { Filesystem } from '../btrfs/types.js'
+import type { Clock } from '../clock.js'
+import type { CandidateFacts, GuardFacts, VolumeFacts } from './guard.js'
+import type { ActionOptions } from './options.js'
+import type { Plan } from './plan.js'
+import type { Roots } from './roots.js'
+import type { Candidate, FileScan } from './scan.js'
+
+export interface ActorContext {
+  readonly filesystem: Filesystem
+  readonly clock: Clock
+  readonly options: ActionOptions
+  readonly roots: Roots
+  /** Raw bytes a logical byte of data takes, as far as known. */
+  dataRatio(): number | undefined
+}
+
+export interface PlanRequest {
+  readonly sample: VolumeFacts
+  readonly emergency: boolean
+  readonly facts: GuardFacts
+}
+export type Draft = Omit<Plan, 'allowed' | 'action' | 'emergency'>
+
+export interface Actor {
+  /** Undefined: not looked yet. No system call. */
+  facts(emergency: boolean): CandidateFacts | undefined
+  /** Looks for candidates, within bounds, between steps. */
+  refresh(signal: AbortSignal | undefined): Promise<void>
+  /** From what is known already: no system call. */
+  plan(request: PlanRequest): Draft
+  close(): Promise<void>
+}
+
+/** How many paths a plan and an outcome show. */
+export const SHOWN = 20
+
+/** Absolute, for people; bytes that are not UTF-8 become U+FFFD. */
+export function pathOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
+  return join(root, Buffer.from(file.path).toString())
+}
+
+export function count(items: number, noun: string): string {
+  return `${items.toLocaleString('en')} ${noun}${items === 1 ? '' : 's'}`
+}
+
+/** What a scan could not look at, as the end of a sentence. */
+export function unseen({ problems }: FileScan): string {
+  const [first] = problems
+  if (first === undefined) return ''
+  return `; could not look at ${count(problems.size, 'directory').replace('directorys', 'directories')}, the first '${first[0]}': ${first[1]}`
+}

@@ -1,0 +1,79 @@
+/** Action 3: gives metadata block groups back that are less than half full. Whether it may is the guard's matter. */
+import { BtrfsError } from '../errors.js'
+import { formatBytes } from '../units.js'
+import { type Actor, type ActorContext, count, type Draft, type PlanRequest } from './actor.js'
+import { balanceLimit, metadataBlockGroupBytes } from './guard.js'
+import type { Run } from './plan.js'
+
+const USAGE_PERCENT = 50
+/** In one step: each may take seconds, during which snapshots and deletions wait. */
+const MOST_BLOCK_GROUPS = 4
+
+export class BalanceActor implements Actor {
+  readonly #context: ActorContext
+  /** Logical bytes of the metadata, and what one of them takes on the devices. */
+  #metadata: { readonly allocatedBytes: number; readonly usedBytes: number; readonly ratio: number } | undefined
+
+  constructor(context: ActorContext) {
+    this.#context = context
+  }
+
+  facts() {
+    return { items: 1, nothing: '' }
+  }
+
+  get metadataRatio(): number | undefined {
+    return this.#metadata?.ratio
+  }
+
+  async refresh(signal: AbortSignal | undefined): Promise<void> {
+    const usage = await this.#context.filesystem.usage({ signal })
+    const groups = usage.blockGroups.filter(({ type }) => type === 'metadata')
+    const sum = (of: 'sizeBytes' | 'usedBytes') => groups.reduce((total, group) => total + group[of], 0)
+    const ratio = usage.metadataRatio
+    this.#metadata =
+      ratio === undefined ? undefined : { allocatedBytes: sum('sizeBytes'), usedBytes: sum('usedBytes'), ratio }
+  }
+
+  plan({ facts, sample }: PlanRequest): Draft {
+    const limit = Math.min(balanceLimit(facts), MOST_BLOCK_GROUPS)
+    return {
+      items: limit,
+      ...this.#predict(limit * metadataBlockGroupBytes(sample.sizeBytes)),
+      touches: [],
+      perform: (run) => this.#balance(limit, run),
+    }
+  }
+
+  async close(): Promise<void> {}
+
+  /** What stays is half full or more, so that everything past twice what is used comes free. */
+  #predict(mostBytes: number) {
+    const filter = `metadata block groups less than ${USAGE_PERCENT} % full`
+    if (this.#metadata === undefined)
+      return { predictedBytes: undefined, explanation: `${filter}; how many is unknown` }
+    const { allocatedBytes, usedBytes, ratio } = this.#metadata
+    const predictedBytes = Math.round(Math.min(mostBytes, Math.max(0, allocatedBytes - 2 * usedBytes)) * ratio)
+    return { predictedBytes, explanation: `${filter}; expected to give back at least ${formatBytes(predictedBytes)}` }
+  }
+
+  async #balance(limit: number, run: Run): Promise<void> {
+    await run.intend([])
+    run.acting()
+    const metadata = { usagePercent: USAGE_PERCENT, limit }
+    await using operation = this.#context.filesystem.balance({ metadata, signal: run.signal })
+    const timer = setTimeout(() => void operation.cancel(), run.leftMs)
+    try {
+      const { completed } = await operation.result
+      run.done(completed)
+    } catch (error) {
+      if (!(error instanceof BtrfsError) || error.code !== 'ECANCELED') throw error
+      const { completed } = (error.progress ?? {}) as { completed?: number }
+      run.done(completed ?? 0)
+      run.signal?.throwIfAborted()
+      run.note(`stopped when the step's time was over, after ${count(completed ?? 0, 'block group')}`)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * Looks for candidate files between steps, so that a step finds them ready. Each look is bounded and goes on where the
+ * one before stopped; a pass is over when it has seen all roots.
+ */
+import type { FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
+import { fileRef } from '../btrfs/walk.js'
+import type { Clock } from '../clock.js'
+
+export interface Candidate {
+  readonly root: string
+  readonly file: FileRef
+  /** Youngest of atime, mtime, ctime. */
+  readonly touchedMs: number
+  readonly diskBytes: number
+  readonly links: number
+}
+
+export interface ScanOptions {
+  readonly filesystem: Filesystem
+  readonly clock: Clock
+  readonly roots: readonly string[]
+  /** So many are kept, those of the lowest rank. */
+  readonly capacity: number
+  /** Bounds of one look. */
+  readonly maxFiles: number
+  readonly maxMs: number
+  /** Lower is taken first; undefined: no candidate. */
+  rank(batch: FileBatch, index: number): number | undefined
+}
+
+/** After a pass it rests so many times as long as the pass took: looking costs at most a tenth of a core. */
+const REST_FACTOR = 9
+
+export function touchedMs(batch: FileBatch, index: number): number {
+  return Math.max(batch.atimeMs[index]!, batch.mtimeMs[index]!, batch.ctimeMs[index]!)
+}
+
+/** What a candidate was seen as: another file in its place has another key. */
+export function keyOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
+  return `${root}\0${file.inode}\0${file.sizeBytes}\0${file.mtimeMs}\0${file.ctimeMs}`
+}
+
+export class FileScan {
+  readonly #options: ScanOptions
+  #ready: Candidate[] = []
+  #best: Best
+  #pass: AsyncGenerator<number, void> | undefined
+  #looking: Promise<void> | undefined
+  #taken = new Set<string>()
+  #passMs = 0
+  #restUntilMs = Number.NEGATIVE_INFINITY
+  readonly #closing = new AbortController()
+  /** Complete passes so far. */
+  passes = 0
+  /** Files seen by the pass under way, or by the last one. */
+  seen = 0
+  /** What the pass could not look at: root or directory → why. */
+  readonly problems = new Map<string, string>()
+
+  constructor(options: ScanOptions) {
+    this.#options = options
+    this.#best = new Best(options.capacity)
+  }
+
+  /** Lowest rank first. */
+  get candidates(): readonly Candidate[] {
+    return this.#ready
+  }
+
+  /** Is it known whether there are any? */
+  get looked(): boolean {
+    return this.passes > 0 || this.#ready.length > 0
+  }
+
+  /**
+   * Looks on within the bounds. Begins a new pass only when the last one has rested.
+   * @param options.now begin without rest: an emergency
+   */
+  look(options: { readonly signal?: AbortSignal | undefined; readonly now?: boolean } = {}): Promise<void> {
+    this.#looking ??= this.#look(options.signal, options.now ?? false).finally(() => {
+      this.#looking = undefined
+    })
+    return this.#looking
+  }
+
+  async #look(signal: AbortSignal | undefined, now: boolean): Promise<void> {
+    const { clock, maxFiles, maxMs } = this.#options
+    const startMs = clock.elapsedMs()
+    if (this.#pass === undefined) {
+      if (!now && startMs < this.#restUntilMs) return
+      this.#pass = this.#walkAll()
+      this.#passMs = 0
+    }
+    let over = false
+    for (let files = 0; files < maxFiles && clock.elapsedMs() - startMs < maxMs; ) {
+      if (signal?.aborted) break
+      const { done, value } = await this.#pass.next()
+      over = done === true
+      if (over) break
+      files += value ?? 0
+    }
+    this.#passMs += clock.elapsedMs() - startMs
+    if (over) {
+      this.#show()
+      this.#best = new Best(this.#options.capacity)
+      this.#taken.clear()
+      this.#pass = undefined
+      this.passes++
+      this.#restUntilMs = clock.elapsedMs() + this.#passMs * REST_FACTOR
+    } else if (this.#ready.length === 0) this.#show() // A tree too large for one look.
+  }
+
+  #show(): void {
+    this.#ready = this.#best.sorted().filter((candidate) => !this.#taken.has(keyOf(candidate)))
+  }
+
+  async *#walkAll(): AsyncGenerator<number, void> {
+    this.seen = 0
+    this.problems.clear()
+    for (const root of this.#options.roots) {
+      try {
+        for await (const batch of this.#options.filesystem.walk(root, { signal: this.#closing.signal })) {
+          this.#sift(root, batch)
+          yield batch.length
+        }
+      } catch (error) {
+        if (this.#closing.signal.aborted) return
+        this.problems.set(root, (error as Error).message)
+      }
+    }
+  }
+
+  #sift(root: string, batch: FileBatch): void {
+    this.seen += batch.length
+    for (let index = 0; index < batch.length; index++) {
+      const rank = this.#options.rank(batch, index)
+      if (rank !== undefined && this.#best.wants(rank)) this.#best.add(rank, candidate(root, batch, index))
+    }
+    for (const { reason, count, example } of batch.skipped) {
+      if (reason === 'SUBVOLUME' || reason === 'MOUNT') continue // Left out on purpose.
+      this.problems.set(
+        `${root}/${Buffer.from(example).toString()}`,
+        count > 1 ? `${reason} (${count} like it)` : reason,
+      )
+    }
+  }
+
+  /** Forgets what was dealt with, done or not: it comes back only as another pass sees it. */
+  drop(dealtWith: readonly Candidate[]): void {
+    const keys = new Set(dealtWith.map(keyOf))
+    for (const key of keys) if (this.#pass !== undefined) this.#taken.add(key)
+    this.#ready = this.#ready.filter((candidate) => !keys.has(keyOf(candidate)))
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#looking?.catch(() => undefined)
+    await this.#pass?.return()
+  }
+}
+
+function candidate(root: string, batch: FileBatch, index: number): Candidate {
+  return {
+    root,
+    file: fileRef(batch, index),
+    touchedMs: touchedMs(batch, index),
+    diskBytes: batch.diskBytes[index]!,
+    links: batch.links[index]!,
+  }
+}
+
+/** The `capacity` lowest ranks of a stream, in O(log capacity) each and at most twice the room. */
+class Best {
+  #rows: { readonly rank: number; readonly candidate: Candidate }[] = []
+  #limit = Number.POSITIVE_INFINITY
+  constructor(readonly capacity: number) {}
+
+  wants(rank: number): boolean {
+    return rank < this.#limit
+  }
+  add(rank: number, candidate: Candidate): void {
+    this.#rows.push({ rank, candidate })
+    if (this.#rows.length >= 2 * this.capacity) this.#cut()
+  }
+  sorted(): Candidate[] {
+    this.#cut()
+    return this.#rows.map(({ candidate }) => candidate)
+  }
+  #cut(): void {
+    this.#rows.sort((a, b) => a.rank - b.rank)
+    if (this.#rows.length > this.capacity) {
+      this.#rows.length = this.capacity
+      this.#limit = this.#rows.at(-1)!.rank
+    }
+  }
+}

@@ -1,0 +1,200 @@
+/** Action 1: deletes the oldest files of the temporary directories. */
+import type { FileOutcome } from '../btrfs/types.js'
+import { BtrfsError } from '../errors.js'
+import { utilisationPercent } from '../monitor/sample.js'
+import { formatBytes, HOUR_MS } from '../units.js'
+import { type Actor, type ActorContext, count, type Draft, type PlanRequest, pathOf, SHOWN, unseen } from './actor.js'
+import type { Run } from './plan.js'
+import { type Candidate, FileScan, keyOf, touchedMs } from './scan.js'
+
+/** Small, so that the first file goes at once and a journal line stays short; then larger. */
+const FIRST_CHUNK = 64
+const CHUNK = 1_024
+/** Files up to this size live in the metadata (max_inline), whose allocation a deletion does not shrink. */
+const INLINE_BYTES = 2_048
+/** Of the largest candidates so many are asked, in one look, whether a snapshot holds their bytes. */
+const ASKED_EACH_LOOK = 256
+const ASKED_KEPT = 4_096
+/** A file that others can be told to keep: systemd-tmpfiles leaves sticky files alone too. */
+const STICKY = 0o1000
+
+export class TempActor implements Actor {
+  readonly #context: ActorContext
+  readonly #scan: FileScan
+  /** By key: the part of the file's bytes that nothing else holds. */
+  readonly #privateRatio = new Map<string, number>()
+
+  constructor(context: ActorContext) {
+    this.#context = context
+    const { filesystem, clock, options, roots } = context
+    this.#scan = new FileScan({
+      filesystem,
+      clock,
+      roots: roots.temp.map(({ path }) => path),
+      capacity: 2 * options.stepFiles,
+      maxFiles: options.scanFiles,
+      maxMs: options.scanMs,
+      // Whatever its age: an emergency has another limit, and files grow old between two looks.
+      rank: (batch, index) => ((batch.mode[index]! & STICKY) !== 0 ? undefined : touchedMs(batch, index)),
+    })
+  }
+
+  facts(emergency: boolean) {
+    if (!this.#scan.looked) return undefined
+    const hours = this.#ageMs(emergency) / HOUR_MS
+    const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${hours.toFixed(1)} h`
+    return { items: this.#old(emergency, 1).length, nothing: nothing + unseen(this.#scan) }
+  }
+
+  async refresh(signal: AbortSignal | undefined): Promise<void> {
+    await this.#scan.look({ signal })
+    await this.#ask(signal)
+  }
+
+  plan({ emergency, sample }: PlanRequest): Draft {
+    const files = this.#old(emergency, this.#context.options.stepFiles)
+    const predictedBytes = this.#privateBytes(files)?.reduce((sum, bytes) => sum + bytes, 0)
+    const oldest = files[0]
+    const age = oldest === undefined ? '' : `, the oldest not touched for ${this.#age(oldest)}`
+    const links = files.filter((candidate) => candidate.links > 1).length
+    const explanation = [
+      `${count(files.length, 'temporary file')}${age}`,
+      predictedBytes === undefined ? 'what they free is not known' : `expected to free ${formatBytes(predictedBytes)}`,
+      ...(links > 0 ? [`${links} with other hard links free nothing`] : []),
+    ].join('; ')
+    const limitPercent = this.#context.options.emergencyTargetPercent
+    return {
+      items: files.length,
+      predictedBytes,
+      explanation: emergency ? `${explanation}; stops below ${limitPercent} %` : explanation,
+      touches: files.slice(0, SHOWN).map(pathOf),
+      perform: (run) =>
+        emergency
+          ? this.#untilBelow(limitPercent, utilisationPercent(sample), sample.sizeBytes, run)
+          : this.#remove(files, run),
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#scan.close()
+  }
+
+  /** Files touched later than this stay. */
+  #ageMs(emergency: boolean): number {
+    const { tempAgeHours, emergencyAgeMinutes } = this.#context.options
+    return emergency ? Math.min(tempAgeHours * HOUR_MS, emergencyAgeMinutes * 60_000) : tempAgeHours * HOUR_MS
+  }
+
+  /** Oldest first. */
+  #old(emergency: boolean, limit: number): Candidate[] {
+    const before = this.#context.clock.wallMs() - this.#ageMs(emergency)
+    const old: Candidate[] = []
+    for (const candidate of this.#scan.candidates) {
+      if (candidate.touchedMs > before || old.length >= limit) break
+      // What a snapshot holds too would be lost for nothing.
+      if (!emergency || this.#privateRatio.get(keyOf(candidate)) !== 0) old.push(candidate)
+    }
+    return old
+  }
+
+  #age({ touchedMs }: Candidate): string {
+    const hours = (this.#context.clock.wallMs() - touchedMs) / HOUR_MS
+    return hours >= 48 ? `${Math.floor(hours / 24)} days` : `${hours.toFixed(1)} h`
+  }
+
+  /** Raw bytes of each; what was not asked is taken to be as private as what was. Undefined: profile unknown. */
+  #privateBytes(files: readonly Candidate[]): number[] | undefined {
+    const raw = this.#context.dataRatio()
+    if (raw === undefined) return undefined
+    const ratios = files.map((candidate) => this.#privateRatio.get(keyOf(candidate)))
+    let askedBytes = 0
+    let privateBytes = 0
+    for (const [index, { diskBytes }] of files.entries()) {
+      askedBytes += ratios[index] === undefined ? 0 : diskBytes
+      privateBytes += (ratios[index] ?? 0) * diskBytes
+    }
+    const average = askedBytes === 0 ? 1 : privateBytes / askedBytes
+    return files.map(({ links, file, diskBytes }, index) =>
+      links > 1 || file.sizeBytes <= INLINE_BYTES ? 0 : Math.round(diskBytes * (ratios[index] ?? average) * raw),
+    )
+  }
+
+  /** FIEMAP of the largest of those that are next, so that a prediction does not count what snapshots hold. */
+  async #ask(signal: AbortSignal | undefined): Promise<void> {
+    if (this.#privateRatio.size > ASKED_KEPT) this.#privateRatio.clear()
+    const next = this.#scan.candidates
+      .slice(0, this.#context.options.stepFiles)
+      .filter((candidate) => candidate.links === 1 && candidate.file.sizeBytes > INLINE_BYTES)
+      .filter((candidate) => !this.#privateRatio.has(keyOf(candidate)))
+      .sort((a, b) => b.diskBytes - a.diskBytes)
+      .slice(0, ASKED_EACH_LOOK)
+    for (const candidate of next) {
+      if (signal?.aborted) return
+      const extents = await this.#context.filesystem.fileExtents(candidate.root, candidate.file)
+      if (!extents.ok) continue
+      const ratio = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
+      this.#privateRatio.set(keyOf(candidate), ratio)
+    }
+  }
+
+  /** In chunks of one root each, journalled before. */
+  async #remove(files: readonly Candidate[], run: Run): Promise<void> {
+    for (let start = 0; start < files.length && !run.expired; ) {
+      const root = files[start]!.root
+      const most = start === 0 ? FIRST_CHUNK : CHUNK
+      let end = start
+      while (end < files.length && end - start < most && files[end]!.root === root) end++
+      const chunk = files.slice(start, end)
+      await run.intend(chunk.map(pathOf))
+      run.acting()
+      await this.#removeChunk(root, chunk, run)
+      start = end
+    }
+  }
+
+  async #removeChunk(root: string, chunk: readonly Candidate[], run: Run): Promise<void> {
+    const report = (outcomes: readonly FileOutcome[]) => {
+      for (const [index, outcome] of outcomes.entries()) {
+        if (outcome.ok) run.done()
+        else run.failed(pathOf(chunk[index]!), outcome.code)
+      }
+      this.#scan.drop(chunk.slice(0, outcomes.length))
+    }
+    const refs = chunk.map(({ file }) => file)
+    try {
+      report(await this.#context.filesystem.removeFiles(root, refs, { signal: run.signal }))
+    } catch (error) {
+      if (error instanceof BtrfsError && Array.isArray(error.progress)) report(error.progress as FileOutcome[])
+      throw error
+    }
+  }
+
+  /** Emergency: as many as it takes, with a look at the volume after each portion. */
+  async #untilBelow(targetPercent: number, usedPercent: number, sizeBytes: number, run: Run): Promise<void> {
+    const { filesystem, options } = this.#context
+    let lookedAgain = false
+    while (usedPercent >= targetPercent && !run.expired) {
+      const files = this.#old(true, options.stepFiles)
+      if (files.length === 0) {
+        if (lookedAgain) return run.note(`nothing more to delete at ${usedPercent.toFixed(1)} %`)
+        await this.#lookThrough(run)
+        lookedAgain = true
+        continue
+      }
+      let wantedBytes = ((usedPercent - targetPercent) / 100) * sizeBytes
+      const bytes = this.#privateBytes(files) ?? []
+      let portion = 0
+      while (portion < files.length && wantedBytes > 0) wantedBytes -= bytes[portion++] ?? 0
+      await this.#remove(files.slice(0, Math.max(portion, FIRST_CHUNK)), run)
+      await filesystem.sync({ signal: run.signal })
+      const measured = await filesystem.measure({ signal: run.signal })
+      usedPercent = measured.liveUsedPercent ?? measured.usedPercent
+    }
+  }
+
+  /** A whole pass, as far as the time goes. */
+  async #lookThrough(run: Run): Promise<void> {
+    const { passes } = this.#scan
+    while (this.#scan.passes === passes && !run.expired) await this.#scan.look({ signal: run.signal, now: true })
+  }
+}

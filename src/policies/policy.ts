@@ -20,6 +20,8 @@ export interface Decision {
   readonly q?: readonly number[] | undefined
   /** Taken to explore, not because it looked best. */
   readonly explored?: boolean | undefined
+  /** Why somebody else decided in the policy's place ("model error: …"); the loop raises it as a warning. */
+  readonly fallback?: string | undefined
 }
 
 /** What came of a decision. A restart is a truncation, not an end: there are no terminal states. */
@@ -37,4 +39,11 @@ export interface Policy {
   /** Proposes an allowed action; 'none' always is. */
   decide(context: DecisionContext): Decision | Promise<Decision>
   learn?(transition: Transition): void | Promise<void>
+  /**
+   * Goes on from what an earlier run left in the state directory, if it left anything; before the first decision.
+   * @returns what was found damaged and set aside
+   */
+  restore?(stateDir: string): Promise<Error[]>
+  /** Keeps what was learned; now and then, and at the end. */
+  save?(stateDir: string): Promise<void>
 }

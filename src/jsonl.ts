@@ -104,21 +104,23 @@ async function load<T>(
   let damaged = 0
   let torn = false
   let goodBytes = 0
-  for await (const { line, whole } of readLines(path)) {
-    if (torn) damaged++ // A bad line is torn only if it is the last one.
-    torn = false
-    lines++
-    const record = whole ? decodeLine(line.toString()) : undefined
-    if (record !== undefined && isRecord(record)) {
-      onRecord(record, line)
-      goodBytes += line.length + 1
-    } else torn = true
+  for await (const { piece, whole } of readPieces(path)) {
+    for (const line of piece) {
+      if (torn) damaged++ // A bad line is torn only if it is the last one.
+      torn = false
+      lines++
+      const record = whole ? decodeLine(line.toString()) : undefined
+      if (record !== undefined && isRecord(record)) {
+        onRecord(record, line)
+        goodBytes += line.length + 1
+      } else torn = true
+    }
   }
   return { lines: torn ? lines - 1 : lines, damaged, torn, goodBytes }
 }
 
-/** Each line without its newline; `whole` is false for a last one that has none. Nothing where there is no file. */
-async function* readLines(path: string): AsyncGenerator<{ line: Buffer; whole: boolean }> {
+/** Lines without their newlines; `whole` is false for a last one that has none. Nothing where there is no file. */
+async function* readPieces(path: string): AsyncGenerator<{ piece: Buffer[]; whole: boolean }> {
   let file: FileHandle
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
@@ -132,14 +134,16 @@ async function* readLines(path: string): AsyncGenerator<{ line: Buffer; whole: b
     const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(64 * 1024))
     if (bytesRead === 0) break
     const text = Buffer.concat([rest, buffer.subarray(0, bytesRead)])
+    const piece: Buffer[] = []
     let from = 0
     for (let to = text.indexOf(10); to >= 0; to = text.indexOf(10, from)) {
-      yield { line: text.subarray(from, to), whole: true }
+      piece.push(text.subarray(from, to))
       from = to + 1
     }
+    yield { piece, whole: true }
     rest = text.subarray(from)
   }
-  if (rest.length > 0) yield { line: rest, whole: false }
+  if (rest.length > 0) yield { piece: [rest], whole: false }
 }
 
 /** Sets a damaged file aside and leaves its good lines in its place. One sentence for what was wrong. */

@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "sysfs.h"
+
 namespace btrmind {
 
 class Handle {
@@ -21,6 +23,7 @@ class Handle {
   // Quick tasks on this descriptor, under way and with those that wait; guarded by the lane's mutex.
   unsigned running = 0;
   unsigned admitted = 0;
+  SysfsFiles sysfs;
 
  private:
   int fd_;

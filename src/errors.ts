@@ -35,6 +35,12 @@ const HINTS: Record<string, string> = {
   ENOTDIR: 'a directory is needed',
 }
 
+/** "EPERM: needs root (CAP_SYS_ADMIN)": why something could not be had. */
+export function reason(code: string): string {
+  const hint = HINTS[code]
+  return hint === undefined ? code : `${code}: ${hint}`
+}
+
 /** The kernel said no. Every failure of the addon becomes one of these. */
 export class BtrfsError extends Error {
   override readonly name = 'BtrfsError'

@@ -57,6 +57,30 @@ export interface NativeSubvolumes {
   pathEnds: Uint32Array
 }
 
+/** What space() reads beyond SPACE_INFO, DEV_INFO and statfs; as in native/ops/space.cpp. */
+export const SpacePart = {
+  chunks: 1,
+  parityChunks: 2,
+  live: 4,
+  blockDevices: 8,
+  errors: 16,
+  exclusive: 32,
+  fragmentation: 64,
+} as const
+
+export interface NativeSpace {
+  /** Rows of numbers; unpack() of src/btrfs/space.ts names them. */
+  figures: Float64Array
+  /** As many as there are devices; a hole where one is missing. */
+  paths: (string | undefined)[]
+  /** With SpacePart.errors. */
+  uuids?: string[]
+  /** With SpacePart.exclusive. */
+  exclusiveOperation?: string
+  /** errno name for each part that could not be read. */
+  failures?: Record<string, string>
+}
+
 export interface Native {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
@@ -137,6 +161,10 @@ export interface Native {
   /** `below` '': the whole volume. */
   subvolumes(ticket: number, handle: NativeHandle, below: string): Promise<NativeSubvolumes>
   subvolume(ticket: number, handle: NativeHandle, path: string): Promise<NativeSubvolumes>
+
+  // native/ops/space.cpp
+  space(ticket: number, handle: NativeHandle, parts: number): Promise<NativeSpace>
+  statfs(ticket: number, handle: NativeHandle): Promise<{ sizeBytes: number; freeBytes: number }>
 }
 
 function loadAddon(): Native {

@@ -3,12 +3,16 @@ import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, call } from './call.js'
+import { devices } from './devices.js'
 import { directory } from './directory.js'
 import { removeFiles } from './files.js'
 import { info } from './info.js'
+import { measure } from './measure.js'
 import { callOptions } from './options.js'
+import { statfs } from './statfs.js'
 import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
 import type { DeleteOptions, FileRef, SnapshotOptions, SubvolumeListOptions, WalkOptions } from './types.js'
+import { usage } from './usage.js'
 import { Volume } from './volume.js'
 import { walk } from './walk.js'
 
@@ -53,6 +57,18 @@ export class KernelFilesystem {
   }
   info(options?: CallOptions) {
     return info(this.#volume, options)
+  }
+  usage(options?: CallOptions) {
+    return usage(this.#volume, options)
+  }
+  devices(options?: CallOptions) {
+    return devices(this.#volume, options)
+  }
+  measure(options?: CallOptions) {
+    return measure(this.#volume, options)
+  }
+  statfs(options?: CallOptions) {
+    return statfs(this.#volume, options)
   }
   directory(path: string, options?: CallOptions) {
     return directory(this.#volume, path, options)

@@ -1,0 +1,90 @@
+// TREE_SEARCH_V2: items of a btree in key order, page by page. Needs CAP_SYS_ADMIN.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "btrfs_compat.h"
+#include "error.h"
+
+namespace btrmind {
+
+// Keys are ordered as one compound number: a range bounds all three parts together, and type is no filter in itself.
+struct Key {
+  uint64_t objectid;
+  uint32_t type;
+  uint64_t offset;
+};
+
+struct Item {
+  Key key;
+  const uint8_t* data;  // not aligned: read fields with at()
+  uint32_t length;
+
+  // The field at `offset`, copied; zero when the item is too short to hold it.
+  template <class Field>
+  Field at(size_t offset) const {
+    Field field{};
+    if (offset + sizeof field <= length) memcpy(&field, data + offset, sizeof field);
+    return field;
+  }
+};
+
+// The best size, measured: larger ones are slower, since the kernel faults the rest of the buffer in for every leaf.
+constexpr size_t kSearchBytes = 64 * 1024;
+
+struct SearchLimits {
+  uint32_t items = std::numeric_limits<uint32_t>::max();  // in one call
+  unsigned calls = std::numeric_limits<unsigned>::max();
+};
+
+// The arguments and the room for items behind them; one a thread, since touching 64 KiB anew costs more than the
+// search.
+inline btrfs_ioctl_search_args_v2& searchArguments() {
+  static thread_local std::unique_ptr<uint64_t[]> room(
+      new uint64_t[(sizeof(btrfs_ioctl_search_args_v2) + kSearchBytes) / sizeof(uint64_t)]);
+  return *reinterpret_cast<btrfs_ioctl_search_args_v2*>(room.get());
+}
+
+// Visits items from `first` to `last`, both included, until visit(const Item&) gives false or a limit is reached.
+// `tree` 0 is the descriptor's own subvolume. 0, or -errno. Do not search from inside visit(): one buffer a thread.
+template <class Visit>
+int searchTree(int fd, uint64_t tree, Key first, Key last, Visit visit, SearchLimits limits = {}) {
+  btrfs_ioctl_search_args_v2& args = searchArguments();
+  for (unsigned calls = 0; calls < limits.calls; calls++) {
+    memset(&args, 0, sizeof args);
+    args.buf_size = kSearchBytes;
+    btrfs_ioctl_search_key& key = args.key;
+    key.tree_id = tree;
+    key.min_objectid = first.objectid;
+    key.min_type = first.type;
+    key.min_offset = first.offset;
+    key.max_objectid = last.objectid;
+    key.max_type = last.type;
+    key.max_offset = last.offset;
+    key.max_transid = std::numeric_limits<uint64_t>::max();
+    key.nr_items = limits.items;
+    int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_TREE_SEARCH_V2), &args);
+    if (returned < 0) return returned;
+    if (key.nr_items == 0) return 0;
+    const uint8_t* at = reinterpret_cast<const uint8_t*>(args.buf);
+    for (uint32_t i = 0; i < key.nr_items; i++) {
+      btrfs_ioctl_search_header header;
+      memcpy(&header, at, sizeof header);
+      at += sizeof header;
+      Item item{{header.objectid, header.type, header.offset}, at, header.len};
+      at += header.len;
+      first = item.key;
+      if (!visit(static_cast<const Item&>(item))) return 0;
+    }
+    // On from the key after the last one, with carry.
+    if (++first.offset == 0 && ++first.type > 255) {
+      first.type = 0;
+      if (++first.objectid == 0) return 0;
+    }
+  }
+  return 0;
+}
+
+}  // namespace btrmind

@@ -1,0 +1,139 @@
+import { check } from '../errors.js'
+import { native, SpacePart } from '../native.js'
+import type { CallOptions } from './call.js'
+import { callOptions } from './options.js'
+import {
+  type Allocation,
+  allocation,
+  liveDataBytes,
+  notRead,
+  type Reading,
+  type Space,
+  type SpaceDevice,
+  sum,
+  unpack,
+  utilisationPercent,
+} from './space.js'
+import type { BlockGroupUsage, DeviceBytes, Unavailable, Usage } from './types.js'
+import type { Volume } from './volume.js'
+
+const PARTS = SpacePart.chunks | SpacePart.live | SpacePart.blockDevices
+
+/** Less than this is left out of the estimates: no block group fits into it. */
+const SMALLEST_CHUNK_BYTES = 16 * 1024 ** 2
+
+/**
+ * Space by block group type, profile and device: every figure of `btrfs filesystem usage -b`, and `live`, which counts
+ * data that is not flushed yet. BTRFS_IOC_SPACE_INFO, DEV_INFO, TREE_SEARCH_V2 (chunk tree), statfs, sysfs · without
+ * CAP_SYS_ADMIN the bytes of each block group on each device, and some of RAID5/6, are in `unavailable` · quick.
+ * @throws BtrfsError EBADF, ETIMEDOUT
+ * @example
+ * const { freeEstimatedBytes, live } = await fs.usage()
+ * if ((live?.usedPercent ?? 0) > 95) console.log(`only ${freeEstimatedBytes} bytes left`)
+ */
+export async function usage(volume: Volume, options?: CallOptions): Promise<Usage> {
+  const raw = await volume.call('usage', {}, check('usage', callOptions, options ?? {}), (t) =>
+    native.space(t, volume.handle, PARTS),
+  )
+  return describe(unpack(raw))
+}
+
+function describe(reading: Reading): Usage {
+  const { devices } = reading
+  const space = allocation(reading)
+  const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)
+  const deviceAllocatedBytes = space.known
+    ? space.data.rawTotal + space.metadata.rawTotal + space.system.rawTotal
+    : sum(devices, (device) => device.allocatedBytes)
+  const deviceUnallocatedBytes = deviceSizeBytes - deviceAllocatedBytes
+  const liveBytes = liveDataBytes(reading, space.mixed)
+  const free = freeEstimates(reading, space, deviceUnallocatedBytes)
+  return {
+    deviceSizeBytes,
+    deviceAllocatedBytes,
+    deviceUnallocatedBytes,
+    deviceMissingBytes: sum(devices, (device) => (device.missing ? device.sizeBytes : 0)),
+    deviceSlackBytes: slackBytes(devices),
+    usedBytes: space.known ? space.data.rawUsed + space.metadata.rawUsed + space.system.rawUsed : undefined,
+    freeEstimatedBytes: free.estimated,
+    freeEstimatedMinBytes: free.min,
+    freeStatfsBytes: reading.statfsFreeBytes,
+    dataRatio: space.dataRatio,
+    metadataRatio: space.metadataRatio,
+    globalReserveBytes: reading.reserveBytes,
+    globalReserveUsedBytes: reading.reserveUsedBytes,
+    multipleProfiles: new Set(reading.spaces.map((row) => row.type)).size < reading.spaces.length,
+    blockGroups: reading.spaces.map((row) => blockGroup(row, reading)),
+    unallocated: devices.map((device) => ({
+      devid: device.devid,
+      path: device.path,
+      sizeBytes: device.sizeBytes - allocatedOn(device, reading),
+    })),
+    live:
+      liveBytes === undefined || !space.known
+        ? undefined
+        : { dataUsedBytes: liveBytes, usedPercent: utilisationPercent(space, deviceSizeBytes, liveBytes) },
+    unavailable: unavailable(reading, space),
+  }
+}
+
+/**
+ * Free for data (logical). What data block groups have left, and the unallocated space at the data ratio (`min`: at
+ * the worst ratio that any block group has). In mixed block groups the global reserve is taken off. Each sum is cut to
+ * whole bytes, as btrfs-progs does.
+ */
+function freeEstimates({ reserveBytes, reserveUsedBytes }: Reading, space: Allocation, unallocatedBytes: number) {
+  const { data, dataRatio, worstRatio, mixed } = space
+  if (dataRatio === undefined) return { estimated: undefined, min: undefined }
+  const reserve = mixed ? reserveBytes - reserveUsedBytes : 0
+  const inBlockGroups = Math.max(0, Math.trunc((data.rawTotal - data.rawUsed) / dataRatio) - reserve)
+  const usable = unallocatedBytes >= SMALLEST_CHUNK_BYTES ? unallocatedBytes : 0
+  return {
+    estimated: Math.trunc(inBlockGroups + usable / dataRatio),
+    min: worstRatio === undefined ? undefined : Math.trunc(inBlockGroups + usable / worstRatio),
+  }
+}
+
+/** Missing devices have no slack; undefined when the size of one that is there cannot be read. */
+function slackBytes(devices: readonly SpaceDevice[]): number | undefined {
+  const present = devices.filter((device) => !device.missing)
+  if (present.some((device) => device.blockDeviceBytes === undefined)) return undefined
+  return sum(present, (device) => device.blockDeviceBytes! - device.sizeBytes)
+}
+
+function blockGroup({ type, profile, totalBytes, usedBytes }: Space, { chunks, devices }: Reading): BlockGroupUsage {
+  const on = ({ devid, path }: SpaceDevice): DeviceBytes => ({
+    devid,
+    path,
+    sizeBytes: sum(chunks!, (row) =>
+      row.devid === devid && row.type === type && row.profile === profile ? row.bytes : 0,
+    ),
+  })
+  return {
+    type,
+    profile,
+    sizeBytes: totalBytes,
+    usedBytes,
+    devices: chunks === undefined ? undefined : devices.map(on).filter((row) => row.sizeBytes > 0),
+  }
+}
+
+function allocatedOn(device: SpaceDevice, { chunks }: Reading): number {
+  if (chunks === undefined) return device.allocatedBytes
+  return sum(chunks, (row) => (row.devid === device.devid ? row.bytes : 0))
+}
+
+function unavailable(reading: Reading, space: Allocation): Unavailable[] {
+  const out = notRead(reading, 'chunks', 'blockGroups.devices')
+  const stripes = ['usedBytes', 'freeEstimatedBytes', 'freeEstimatedMinBytes', 'dataRatio', 'metadataRatio', 'live']
+  if (!space.known) out.push(...notRead(reading, 'chunks', ...stripes))
+  else if (space.worstRatio === undefined) out.push(...notRead(reading, 'chunks', 'freeEstimatedMinBytes'))
+  if (space.known && space.dataRatio === undefined) {
+    const reason = 'no data block group'
+    for (const field of ['freeEstimatedBytes', 'freeEstimatedMinBytes', 'dataRatio']) out.push({ field, reason })
+  }
+  if (slackBytes(reading.devices) === undefined)
+    out.push({ field: 'deviceSlackBytes', reason: 'the size of a block device cannot be read from sysfs' })
+  if (space.known) out.push(...notRead(reading, 'live', 'live'))
+  return out
+}

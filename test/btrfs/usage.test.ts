@@ -1,0 +1,147 @@
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
+import { MIB } from '../../src/units.js'
+import { parseUsage, printedUsage } from '../helpers/usage.js'
+import { cannotMount, makeVolume, run, type VolumeOptions } from '../helpers/volume.js'
+
+/** splitmix32: the same volumes for the same seed. */
+function seeded(seed: number) {
+  let state = seed >>> 0
+  const next = () => {
+    state = (state + 0x9e3779b9) >>> 0
+    let z = state
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad)
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
+    return (z ^ (z >>> 15)) >>> 0
+  }
+  return {
+    below: (bound: number) => next() % bound,
+    pick: <T>(from: readonly T[]): T => from[next() % from.length]!,
+    fill: (bytes: Uint32Array) => {
+      for (let i = 0; i < bytes.length; i++) bytes[i] = next()
+      return bytes
+    },
+  }
+}
+
+function write(path: string, bytes: number, options: { sync?: boolean } = {}) {
+  const block = seeded(bytes).fill(new Uint32Array(MIB / 4))
+  const fd = openSync(path, 'w')
+  try {
+    for (let left = bytes; left > 0; left -= MIB) writeSync(fd, new Uint8Array(block.buffer), 0, Math.min(left, MIB))
+    if (options.sync) fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** True, or false on a full volume, which is a state like any other. */
+function fits(work: () => unknown): boolean {
+  try {
+    work()
+    return true
+  } catch (error) {
+    expect(`${error}`).toMatch(/ENOSPC|No space left/)
+    return false
+  }
+}
+
+/** Both readings of one state: the tool's before and after ours must agree. */
+async function compare(path: string) {
+  fits(() => run('sync', '-f', path))
+  await using fs = await openFilesystem(path)
+  for (let attempt = 0; ; attempt++) {
+    const before = run('btrfs', 'filesystem', 'usage', '-b', path)
+    const usage = await fs.usage()
+    if (run('btrfs', 'filesystem', 'usage', '-b', path) !== before && attempt < 20) continue
+    expect(printedUsage(usage)).toEqual(parseUsage(before))
+    expect(usage.unavailable).toEqual([])
+    return { usage, devices: await fs.devices() }
+  }
+}
+
+describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
+  const layouts: [string, VolumeOptions][] = [
+    ['single', { data: 'single', metadata: 'single' }],
+    ['DUP', { data: 'dup', metadata: 'dup' }],
+    ['RAID0', { data: 'raid0', metadata: 'raid0', devicesMiB: [256, 256, 512] }],
+    ['RAID1', { data: 'raid1', metadata: 'raid1', devicesMiB: [512, 300, 256] }],
+    ['RAID1C3', { data: 'raid1c3', metadata: 'raid1c3', devicesMiB: [512, 512, 256, 300] }],
+    ['RAID1C4', { data: 'raid1c4', metadata: 'raid1c4', devicesMiB: [512, 512, 256, 300] }],
+    ['RAID10', { data: 'raid10', metadata: 'raid10', devicesMiB: [256, 256, 256, 512] }],
+    ['RAID5', { data: 'raid5', metadata: 'raid5', devicesMiB: [256, 300, 512] }],
+    ['RAID6', { data: 'raid6', metadata: 'raid1c3', devicesMiB: [256, 300, 512, 400, 350] }],
+    ['mixed block groups', { mkfs: ['--mixed'], devicesMiB: [300] }],
+    ['mixed block groups, RAID1', { mkfs: ['--mixed'], data: 'raid1', metadata: 'raid1', devicesMiB: [256, 300] }],
+  ]
+  it.for(layouts)('%s', async ([, options]) => {
+    using volume = makeVolume(options)
+    await compare(volume.path)
+    write(join(volume.path, 'file'), 40 * MIB)
+    const { usage, devices } = await compare(volume.path)
+    expect(usage.usedBytes).toBeGreaterThan(40 * MIB)
+    // DEV_INFO, which needs no privilege, agrees with the chunk tree.
+    expect(usage.unallocated).toEqual(
+      devices.map(({ devid, path, unallocatedBytes }) => ({ devid, path, sizeBytes: unallocatedBytes })),
+    )
+  })
+
+  it('in the middle of a conversion: several profiles of one type', async () => {
+    using volume = makeVolume({ data: 'single', metadata: 'raid1', devicesMiB: [256, 256, 300] })
+    write(join(volume.path, 'file'), 120 * MIB, { sync: true })
+    run('btrfs', 'balance', 'start', '-dconvert=raid5,limit=1', volume.path)
+    const { usage } = await compare(volume.path)
+    expect(usage.multipleProfiles).toBe(true)
+    expect(usage.blockGroups.map((group) => `${group.type} ${group.profile}`)).toContain('data raid5')
+    run('btrfs', 'balance', 'start', '-f', '-mconvert=raid1c3', '-sconvert=single', volume.path)
+    await compare(volume.path)
+  })
+
+  it('with a device missing', async () => {
+    using volume = makeVolume({ data: 'raid1', metadata: 'raid1', devicesMiB: [512, 400] })
+    write(join(volume.path, 'file'), 20 * MIB, { sync: true })
+    run('umount', volume.path)
+    run('btrfs', 'device', 'scan', '--forget', volume.loops[1]!)
+    run('wipefs', '--all', '--quiet', volume.loops[1]!)
+    run('mount', '-o', 'degraded', volume.loops[0]!, volume.path)
+    const { usage, devices } = await compare(volume.path)
+    expect(usage.deviceMissingBytes).toBe(400 * MIB)
+    expect(devices[1]).toMatchObject({ devid: 2, missing: true, path: undefined, errors: undefined })
+    expect(usage.blockGroups[0]!.devices!.map((row) => row.path)).toEqual([volume.loops[0], undefined])
+  })
+
+  it('with slack: a filesystem smaller than its device', async () => {
+    using volume = makeVolume({ devicesMiB: [512] })
+    run('btrfs', 'filesystem', 'resize', '1:300M', volume.path)
+    const { usage, devices } = await compare(volume.path)
+    expect(usage.deviceSlackBytes).toBe(212 * MIB)
+    expect(devices[0]!.slackBytes).toBe(212 * MIB)
+  })
+
+  // BTRMIND_FUZZ=200 npx vitest run test/btrfs/usage.test.ts; BTRMIND_SEED goes on elsewhere.
+  const volumes = Number(process.env.BTRMIND_FUZZ ?? 12)
+  const first = Number(process.env.BTRMIND_SEED ?? 1)
+  const seeds = Array.from({ length: volumes }, (_, index) => first + index)
+  const LEAST = { single: 1, dup: 1, raid0: 1, raid1: 2, raid1c3: 3, raid1c4: 4, raid10: 2, raid5: 2, raid6: 3 }
+  it.for(seeds)('a volume by chance, seed %i', async (seed) => {
+    const random = seeded(seed)
+    const devicesMiB = Array.from({ length: 1 + random.below(6) }, () => 256 + random.below(800))
+    const profiles = Object.entries(LEAST).flatMap(([name, least]) => (least <= devicesMiB.length ? name : []))
+    const mixed = random.below(8) === 0
+    const metadata = random.pick(profiles)
+    const data = mixed ? metadata : random.pick(profiles)
+    using volume = makeVolume({ devicesMiB, data, metadata, mkfs: mixed ? ['--mixed'] : [] })
+    await compare(volume.path)
+    for (let i = random.below(20); i >= 0; i--) {
+      const bytes = random.pick([100, 5000, 70_000, 3 * MIB, 30 * MIB])
+      if (!fits(() => write(join(volume.path, `file${i}`), bytes))) break
+    }
+    if (!mixed && random.below(2) === 0) {
+      const convert = `-dconvert=${random.pick(profiles)},limit=${1 + random.below(2)}`
+      fits(() => run('btrfs', 'balance', 'start', '-f', convert, volume.path))
+    }
+    await compare(volume.path)
+  })
+})

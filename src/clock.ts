@@ -4,6 +4,8 @@ export interface Clock {
   wallMs(): number
   /** Milliseconds since some moment; never goes back. */
   elapsedMs(): number
+  /** Resolves when so many milliseconds have passed, or on abort. Default: real ones. */
+  sleep?(ms: number, signal: AbortSignal): Promise<void>
 }
 
 export const systemClock: Clock = {

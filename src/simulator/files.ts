@@ -11,7 +11,7 @@ import type {
 } from '../btrfs/types.js'
 import { BtrfsError } from '../errors.js'
 import { SECTOR_BYTES } from './chunks.js'
-import { type Found, findDirectory, isShared } from './paths.js'
+import { type Found, findRoot, isShared } from './paths.js'
 import { compressedBytes, roundUp } from './space.js'
 import { type DirectoryNode, type FileNode, key } from './tree.js'
 import type { SimulatedVolume } from './volume.js'
@@ -33,7 +33,7 @@ interface Row {
 
 /** Regular files below a directory, in the order of their names' creation. */
 export function* walkFiles(volume: SimulatedVolume, root: string, batchSize: number): Generator<FileBatch> {
-  const start = findDirectory(volume, root, 'walk')
+  const start = findRoot(volume, root, 'walk')
   let rows: Row[] = []
   let subvolumes: string[] = []
   const flush = () => {
@@ -89,7 +89,7 @@ function diskBytes(file: FileNode): number {
 
 /** The file beneath `root`, if it still is the one that was seen; else why not. */
 function same(volume: SimulatedVolume, root: string, file: FileRef, operation: string): Found | FileFailure {
-  let at: Found = findDirectory(volume, root, operation)
+  let at: Found = findRoot(volume, root, operation)
   const { id } = at.subvolume
   const path = key(file.path).split('/').filter(Boolean)
   for (const [index, name] of path.entries()) {

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path'
+import { isAbsolute, resolve } from 'node:path'
 import * as v from 'valibot'
 import type { CallOptions } from '../btrfs/call.js'
 import { callOptions } from '../btrfs/options.js'
@@ -42,6 +42,10 @@ const deleteOptions = v.strictObject({ ...entries, waitUntilFreed: v.optional(v.
 const listOptions = v.strictObject({ ...entries, below: v.optional(pathArgument) })
 const algorithms = Object.keys(ALGORITHMS) as (keyof typeof ALGORITHMS)[]
 const compressOptions = v.strictObject({ ...entries, algorithm: v.optional(v.picklist(algorithms), 'zstd') })
+const rootPath = v.pipe(
+  v.string(),
+  v.check((path) => isAbsolute(path), 'an absolute path'),
+)
 const walkOptions = v.strictObject({
   signal: entries.signal,
   batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
@@ -165,10 +169,13 @@ export class SimulatedFilesystem implements Filesystem {
     })
   }
 
-  async *walk(root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch> {
+  walk(root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch> {
     const { signal, batchSize } = check('walk', walkOptions, options)
+    return this.#batches(check('walk: root', rootPath, root), batchSize, signal)
+  }
+  async *#batches(root: string, batchSize: number, signal: AbortSignal | undefined): AsyncGenerator<FileBatch> {
     const batches = await this.#quick('walk', { signal }, (volume) => walkFiles(volume, root, batchSize))
-    while (true) {
+    for (;;) {
       const next = await this.#quick('walk', { signal }, () => batches.next())
       if (next.done) return
       yield next.value

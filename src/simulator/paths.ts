@@ -93,6 +93,12 @@ export function findDirectory(volume: Walkable, path: string, operation: string)
   throw failure(found.node === undefined ? 'ENOENT' : 'ENOTDIR', operation, { path })
 }
 
+/** A root that somebody named: never itself a symlink. @throws BtrfsError ENOENT, ENOTDIR, ELOOP */
+export function findRoot(volume: Walkable, path: string, operation: string): Found & { node: DirectoryNode } {
+  if (find(volume, path, operation, false).node?.kind === 'symlink') throw failure('ELOOP', operation, { path })
+  return findDirectory(volume, path, operation)
+}
+
 /** Is any of what leads there also held by a snapshot? */
 export function isShared(found: Found): boolean {
   return found.directories.some(({ refs }) => refs > 1) || (found.node?.refs ?? 0) > 1

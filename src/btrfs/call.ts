@@ -1,4 +1,4 @@
-import { BtrfsError, BtrmindError, isNativeFailure } from '../errors.js'
+import { BtrfsError, isNativeFailure } from '../errors.js'
 import { native } from '../native.js'
 
 /** What every quick call takes. */
@@ -24,7 +24,7 @@ export function nextTicket(): number {
 
 /**
  * The one way from a public call to the addon: ticket, timeout, abort, and the error with the caller's stack.
- * @throws BtrfsError; BtrmindError BTRMIND_ERR_WRONG_VOLUME; the signal's reason on abort
+ * @throws BtrfsError; the signal's reason on abort
  */
 export async function call<T>(
   operation: string,
@@ -55,9 +55,6 @@ export async function call<T>(
       throw new BtrfsError(operation, { code: 'ETIMEDOUT', errno: -110, text, progress: error.progress }, context)
     }
     if (error.code === 'ECANCELED' && error.progress === undefined) signal?.throwIfAborted()
-    if (error.code === 'EXDEV' && error.ioctl === undefined) {
-      throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', `${operation} '${error.path}': not on the volume that is open`)
-    }
     throw new BtrfsError(operation, error, context)
   } finally {
     clearTimeout(timer)

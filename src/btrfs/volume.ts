@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { BtrfsError, BtrmindError } from '../errors.js'
 import { type NativeHandle, native } from '../native.js'
 import { type CallContext, type CallOptions, call } from './call.js'
 
@@ -23,14 +24,27 @@ export class Volume {
     return this.#stop.signal
   }
 
-  /** As `call`, and close() waits for it. */
+  /**
+   * As `call`, and close() waits for it. Where the addon found a path on another volume (EXDEV of its own, of no ioctl),
+   * everybody hears it as what it is.
+   */
   call<T>(
     operation: string,
     context: CallContext,
     options: CallOptions | undefined,
     start: (ticket: number) => Promise<T>,
-  ) {
-    return this.track(call(operation, { path: this.path, ...context }, options, start))
+  ): Promise<T> {
+    return this.track(this.#call(operation, { path: this.path, ...context }, options, start))
+  }
+
+  async #call<T>(...args: Parameters<typeof call<T>>): Promise<T> {
+    try {
+      return await call(...args)
+    } catch (error) {
+      if (!(error instanceof BtrfsError) || error.code !== 'EXDEV' || error.ioctl !== undefined) throw error
+      const message = `'${error.path}' is not on volume ${this.uuid}`
+      throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', message, { cause: error })
+    }
   }
 
   track<T>(work: Promise<T>): Promise<T> {

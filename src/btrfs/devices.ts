@@ -2,7 +2,7 @@ import { check } from '../errors.js'
 import { native, SpacePart } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions } from './options.js'
-import { unpack } from './space.js'
+import { type SpaceDevice, unpack } from './space.js'
 import type { Device } from './types.js'
 import type { Volume } from './volume.js'
 
@@ -17,9 +17,14 @@ export async function devices(volume: Volume, options?: CallOptions): Promise<De
   const raw = await volume.call('devices', {}, check('devices', callOptions, options ?? {}), (t) =>
     native.space(t, volume.handle, SpacePart.blockDevices | SpacePart.errors),
   )
-  return unpack(raw).devices.map(({ blockDeviceBytes, ...device }, index) => ({
+  return unpack(raw).devices.map((device, index) => deviceOf(device, raw.uuids![index]!))
+}
+
+/** Pure. Internal: the simulator's figures come the same way. */
+export function deviceOf({ blockDeviceBytes, ...device }: SpaceDevice, uuid: string): Device {
+  return {
     devid: device.devid,
-    uuid: raw.uuids![index]!,
+    uuid,
     path: device.path,
     missing: device.missing,
     sizeBytes: device.sizeBytes,
@@ -27,5 +32,5 @@ export async function devices(volume: Volume, options?: CallOptions): Promise<De
     unallocatedBytes: device.sizeBytes - device.allocatedBytes,
     slackBytes: blockDeviceBytes === undefined ? undefined : blockDeviceBytes - device.sizeBytes,
     errors: device.errors,
-  }))
+  }
 }

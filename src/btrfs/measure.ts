@@ -35,12 +35,16 @@ export async function measure(volume: Volume, options?: CallOptions): Promise<Me
   const raw = await volume.call('measure', {}, check('measure', callOptions, options ?? {}), (t) =>
     native.space(t, volume.handle, PARTS),
   )
-  const reading = unpack(raw)
+  return measurementOf(unpack(raw), raw.exclusiveOperation, volume.path)
+}
+
+/** Pure. Internal: the simulator's figures come the same way. */
+export function measurementOf(reading: Reading, exclusiveOperation: string | undefined, path: string): Measurement {
   const { devices } = reading
   const space = allocation(reading)
   if (!space.known) {
     const failure = { code: reading.failures.chunks ?? 'ENODATA', errno: -1, text: 'RAID5/6 stripes are not readable' }
-    throw new BtrfsError('measure', failure, { path: volume.path })
+    throw new BtrfsError('measure', failure, { path })
   }
   const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)
   const liveBytes = liveDataBytes(reading, space.mixed)
@@ -61,7 +65,7 @@ export async function measure(volume: Volume, options?: CallOptions): Promise<Me
     deviceErrors: totalErrors(devices),
     missingDevices: devices.filter((device) => device.missing).length,
     devices: devices.length,
-    exclusiveOperation: raw.exclusiveOperation,
+    exclusiveOperation,
     readOnly: reading.readOnly,
     unavailable: [
       ...notRead(reading, 'live', 'liveDataUsedBytes', 'liveUsedPercent'),

@@ -22,7 +22,7 @@ export interface FilesystemInfo {
   readonly nodeSizeBytes: number
   readonly sectorSizeBytes: number
   readonly cloneAlignmentBytes: number
-  /** Last committed transaction. */
+  /** The newest transaction, which may still be open: a commit shows once the next one begins. */
   readonly generation: number | undefined
   readonly checksum: 'crc32c' | 'xxhash64' | 'sha256' | 'blake2b' | undefined
   /** Empty string when the volume has none. */

@@ -35,10 +35,11 @@ export async function usage(volume: Volume, options?: CallOptions): Promise<Usag
   const raw = await volume.call('usage', {}, check('usage', callOptions, options ?? {}), (t) =>
     native.space(t, volume.handle, PARTS),
   )
-  return describe(unpack(raw))
+  return usageOf(unpack(raw))
 }
 
-function describe(reading: Reading): Usage {
+/** Pure. Internal: the simulator's figures come the same way. */
+export function usageOf(reading: Reading): Usage {
   const { devices } = reading
   const space = allocation(reading)
   const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)

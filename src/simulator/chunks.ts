@@ -9,7 +9,7 @@ import type { Extent } from './tree.js'
 
 export const SECTOR_BYTES = 4096
 export const NODE_BYTES = 16_384
-const STRIPE_BYTES = 65_536
+export const STRIPE_BYTES = 65_536
 /** The kernel leaves the first MiB of every device to boot loaders and the superblock. */
 const RESERVED_BYTES = MIB
 
@@ -145,12 +145,36 @@ export class Chunks {
     return this.#create(type, this.profiles[type === 'data' ? 'data' : 'metadata'])
   }
 
+  canAllocate(type: 'data' | 'metadata'): boolean {
+    return this.#plan(type, this.profiles[type]) !== undefined
+  }
+
   remove(group: BlockGroup): void {
     for (const { device, range } of group.stripes) device.give(range)
     this.groups.splice(this.groups.indexOf(group), 1)
   }
 
   #create(type: BlockGroupType, profile: Profile, stripeBytes?: number): BlockGroup | undefined {
+    const plan = this.#plan(type, profile, stripeBytes)
+    if (plan === undefined) return undefined
+    const { chosen, stripe } = plan
+    const { devStripes } = REDUNDANCY[profile]
+    const group: BlockGroup = {
+      type,
+      profile,
+      sizeBytes: plan.logicalBytes,
+      rawBytes: stripe * devStripes * chosen.length,
+      stripes: chosen.map((device) => ({ device, range: device.take(stripe * devStripes) })),
+      usedBytes: 0,
+      freeingBytes: 0,
+      sizeClass: undefined,
+      extents: new Set(),
+    }
+    this.groups.push(group)
+    return group
+  }
+
+  #plan(type: BlockGroupType, profile: Profile, stripeBytes?: number) {
     const { devStripes, devsMax, devsMin, devsIncrement, copies, parity } = REDUNDANCY[profile]
     const chunkLimit = type === 'data' ? 10 * GIB : type === 'metadata' ? this.#metadataChunkBytes : 32 * MIB
     const stripeLimit = stripeBytes ?? Math.min(chunkLimit, GIB)
@@ -169,18 +193,6 @@ export class Chunks {
       stripe = Math.min(Math.ceil(maxChunk / dataStripes / (16 * MIB)) * 16 * MIB, stripe)
     }
     stripe = Math.floor(Math.min(stripe, stripeLimit) / STRIPE_BYTES) * STRIPE_BYTES
-    const group: BlockGroup = {
-      type,
-      profile,
-      sizeBytes: stripe * dataStripes,
-      rawBytes: stripe * devStripes * count,
-      stripes: chosen.map(({ device }) => ({ device, range: device.take(stripe * devStripes) })),
-      usedBytes: 0,
-      freeingBytes: 0,
-      sizeClass: undefined,
-      extents: new Set(),
-    }
-    this.groups.push(group)
-    return group
+    return { chosen: chosen.map(({ device }) => device), stripe, logicalBytes: stripe * dataStripes }
   }
 }

@@ -17,4 +17,9 @@ export class SimulatedClock implements Clock {
     if (!(ms >= 0 && Number.isFinite(ms))) throw new RangeError(`advance: expected milliseconds ≥ 0, got ${ms}`)
     this.#elapsedMs += ms
   }
+  /** Does not wait: it moves the clock. */
+  async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    if (!signal.aborted) this.advance(ms)
+  }
 }

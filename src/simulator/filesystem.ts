@@ -1,6 +1,8 @@
 import { isAbsolute, resolve } from 'node:path'
 import * as v from 'valibot'
 import type { CallOptions } from '../btrfs/call.js'
+import { deviceOf } from '../btrfs/devices.js'
+import { measurementOf } from '../btrfs/measure.js'
 import { callOptions } from '../btrfs/options.js'
 import type {
   BalanceOptions,
@@ -24,11 +26,12 @@ import type {
   Usage,
   WalkOptions,
 } from '../btrfs/types.js'
+import { usageOf } from '../btrfs/usage.js'
 import { check } from '../errors.js'
 import { SimulatedBalance } from './balance.js'
 import { NODE_BYTES, SECTOR_BYTES } from './chunks.js'
 import { failure } from './failure.js'
-import { devicesOf, measurementOf, statfsOf, usageOf } from './figures.js'
+import { readingOf } from './figures.js'
 import { ALGORITHMS, compress, estimateRatio, extentsOf, removeFile, walkFiles } from './files.js'
 import type { VolumeOptions } from './options.js'
 import { asDirectory, findDirectory, pathOf } from './paths.js'
@@ -101,19 +104,25 @@ export class SimulatedFilesystem implements Filesystem {
     })
   }
   usage(options?: CallOptions): Promise<Usage> {
-    return this.#quick('usage', options, usageOf)
+    return this.#quick('usage', options, ({ space }) => usageOf(readingOf(space)))
   }
   devices(options?: CallOptions): Promise<Device[]> {
-    return this.#quick('devices', options, devicesOf)
+    return this.#quick('devices', options, ({ space }) => {
+      const { devices } = space.chunks
+      return readingOf(space).devices.map((device, index) => deviceOf(device, devices[index]!.uuid))
+    })
   }
   sync(options?: CallOptions): Promise<void> {
     return this.#quick('sync', options, (volume) => volume.commit())
   }
   measure(options?: CallOptions): Promise<Measurement> {
-    return this.#quick('measure', options, (volume) => measurementOf(volume, this.#exclusive()))
+    return this.#quick('measure', options, ({ space }) => measurementOf(readingOf(space), this.#exclusive(), this.path))
   }
   statfs(options?: CallOptions): Promise<Statfs> {
-    return this.#quick('statfs', options, statfsOf)
+    return this.#quick('statfs', options, ({ space }) => {
+      const { statfsSizeBytes: sizeBytes, statfsFreeBytes: freeBytes } = readingOf(space)
+      return { sizeBytes, freeBytes, usedPercent: (100 * (sizeBytes - freeBytes)) / sizeBytes }
+    })
   }
 
   async directory(path: string, options?: CallOptions): Promise<Directory> {

@@ -27,9 +27,9 @@ export class Space {
   #owedMetadataBytes = 0
   /** Of extents and checksums: their trees size the global reserve. */
   #extentTreesBytes = 0
-  /** Neighbouring extents of one file, and how many of those are not neighbours on disk. */
-  joints = 0
-  brokenJoints = 0
+  /** Extents of files, and how many do not follow on, on disk, from the one before them. */
+  extents = 0
+  breaks = 0
 
   constructor(devices: readonly SimulatedDevice[], profiles: { data: Profile; metadata: Profile }) {
     this.chunks = new Chunks(devices, profiles)

@@ -177,7 +177,7 @@ export class Nodes {
     if (file.extents.length === 0) return
     let count = 0
     for (const extent of file.extents) count += extent.count
-    this.space.joints += sign * (count - 1)
-    this.space.brokenJoints += sign * (file.extents.length - 1)
+    this.space.extents += sign * count
+    this.space.breaks += sign * (file.extents.length - 1)
   }
 }

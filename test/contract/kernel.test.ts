@@ -43,5 +43,5 @@ async function kernelBench(): Promise<Bench> {
 }
 
 describe.skipIf(cannotMount)('on a loop device', () => {
-  filesystemContract('kernel', kernelBench, ['directories', 'walk'])
+  filesystemContract('kernel', kernelBench, ['space', 'directories', 'subvolumes', 'walk', 'files'])
 })

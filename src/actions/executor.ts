@@ -76,11 +76,12 @@ export class Executor implements AsyncDisposable {
     this.roots = roots
     this.#journal = journal
     const context: ActorContext = { filesystem, clock, options, roots, dataRatio: () => this.#dataRatio }
-    const freed: number[] = []
-    for (const { action, timeMs, done, failed, freedBytes } of journal.outcomes) {
-      this.#lastActed[action] = { timeMs, fruitless: done === 0 && failed > 0 }
-      if (action === 'snapshots' && done === 1 && freedBytes !== undefined) freed.push(Math.max(0, freedBytes))
+    for (const [action, outcomes] of journal.outcomes) {
+      const last = outcomes.at(-1)
+      if (last !== undefined) this.#lastActed[action] = lastActed(last.timeMs, last.done, last.failed)
     }
+    const deleted = journal.outcomes.get('snapshots') ?? []
+    const freed = deleted.flatMap(({ done, freedBytes }) => (done > 0 && freedBytes !== undefined ? [freedBytes] : []))
     this.#balance = new BalanceActor(context)
     this.#snapshots = new SnapshotsActor(context, freed)
     this.#actors = {
@@ -198,9 +199,8 @@ export class Executor implements AsyncDisposable {
     const freedBytes = run.firstActMs === undefined ? undefined : await this.#measureFreed(sample, run)
     const settledMs = this.#clock.elapsedMs()
     await run.conclude(freedBytes, error)
-    // What was refused at the last moment is no reason to rest; what failed is.
     const { doneItems, failedItems } = run
-    this.#lastActed[action] = { timeMs: sample.timeMs, fruitless: doneItems === 0 && failedItems > 0 }
+    this.#lastActed[action] = lastActed(sample.timeMs, doneItems, failedItems)
     if (action === 'snapshots' && doneItems > 0 && freedBytes !== undefined) this.#snapshots.learn(freedBytes)
     const endMs = this.#clock.elapsedMs()
     return {
@@ -256,6 +256,10 @@ export class Executor implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+function lastActed(timeMs: number, done: number, failed: number): LastActed {
+  return { timeMs, fruitless: done === 0 && failed > 0 }
 }
 
 const NOTHING = {

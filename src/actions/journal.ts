@@ -42,6 +42,11 @@ export interface Unfinished {
   readonly paths: readonly string[]
 }
 
+/** Of the file and of the one before it: some ten thousand deleted paths each. */
+const MAX_BYTES = 4 * 1024 ** 2
+/** Outcomes of each action that a start looks back on. */
+const REMEMBERED = 16
+
 const NAMES: readonly string[] = ACTIONS.map(({ name }) => name)
 
 function isRecord(value: unknown): value is JournalRecord {
@@ -59,8 +64,8 @@ export class Journal {
   private constructor(
     file: JsonLines<JournalRecord> | undefined,
     clock: Clock,
-    /** Outcomes that the file holds, oldest first. */
-    readonly outcomes: readonly Concluded[],
+    /** The last outcomes of each action, oldest first. */
+    readonly outcomes: ReadonlyMap<ActionName, readonly Concluded[]>,
     readonly unfinished: readonly Unfinished[],
     /** Damage found in the file, one sentence each. */
     readonly problems: readonly string[],
@@ -74,13 +79,14 @@ export class Journal {
    * @throws BtrmindError BTRMIND_ERR_STATE
    */
   static async open(stateDir: string | undefined, clock: Clock): Promise<Journal> {
-    if (stateDir === undefined) return new Journal(undefined, clock, [], [], [])
-    const opened = await openJsonLines(join(stateDir, 'journal.jsonl'), { isRecord, maxBytes: 4 * 1024 ** 2 })
-    const outcomes: Concluded[] = []
+    if (stateDir === undefined) return new Journal(undefined, clock, new Map(), [], [])
+    const outcomes = new Map<ActionName, Concluded[]>(ACTIONS.map(({ name }) => [name, []]))
     const open = new Map<string, Unfinished & { paths: string[] }>()
-    for (const record of opened.records) {
+    const onRecord = (record: JournalRecord) => {
       if (record.kind === 'outcome') {
-        outcomes.push(record)
+        const last = outcomes.get(record.action)!
+        last.push(record)
+        if (last.length > REMEMBERED) last.shift()
         open.delete(record.id)
       } else {
         const { action, timeMs, emergency, paths } = record
@@ -89,6 +95,7 @@ export class Journal {
         else before.paths.push(...paths)
       }
     }
+    const opened = await openJsonLines(join(stateDir, 'journal.jsonl'), { isRecord, onRecord, maxBytes: MAX_BYTES })
     const journal = new Journal(opened.file, clock, outcomes, [...open.values()], opened.problems)
     for (const [id, { action }] of open) {
       await journal.conclude(id, action, { done: 0, failed: 0, error: 'cut off: the process ended under way' })

@@ -33,7 +33,7 @@ export class SnapshotsActor implements Actor {
   /** @param freedBefore raw bytes that past deletions freed, oldest first */
   constructor(context: ActorContext, freedBefore: readonly number[]) {
     this.#context = context
-    this.#freed = freedBefore.slice(-REMEMBERED)
+    this.#freed = freedBefore.slice(-REMEMBERED).map((bytes) => Math.max(0, bytes))
   }
 
   facts() {

@@ -1,0 +1,97 @@
+/** A volume and a clock for the actions: real ones, or simulated. */
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { VolumeFacts } from '../../src/actions/guard.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { Filesystem } from '../../src/btrfs/types.js'
+import type { Clock } from '../../src/clock.js'
+import { readingOf } from '../../src/monitor/sample.js'
+import { SimulatedClock, SimulatedFilesystem } from '../../src/simulator/index.js'
+import { MIB } from '../../src/units.js'
+import { makeVolume } from '../helpers/volume.js'
+
+export interface ActionBench {
+  readonly fs: Filesystem
+  readonly root: string
+  readonly clock: Clock
+  /** Makes everything older. */
+  advance(ms: number): void
+  writeFile(path: string, bytes: number, compressible?: boolean): void
+  makeDirectory(path: string): void
+  dispose(): Promise<void>
+}
+
+const SIZE_MIB = 1024
+
+export async function simulatedBench(): Promise<ActionBench> {
+  const clock = new SimulatedClock()
+  const fs = new SimulatedFilesystem({ clock, seed: 1, devicesBytes: [SIZE_MIB * MIB] })
+  const at = (path: string) => `${fs.path}/${path}`
+  return {
+    fs,
+    root: fs.path,
+    clock,
+    advance: (ms) => clock.advance(ms),
+    writeFile: (path, bytes, compressible = false) =>
+      fs.volume.writeFile(at(path), bytes, { compressibleRatio: compressible ? 0.04 : 1 }),
+    makeDirectory: (path) => fs.volume.makeDirectory(at(path)),
+    dispose: () => fs.close(),
+  }
+}
+
+/** ctime cannot be set, so that files grow old by a clock that runs ahead. */
+export class AheadClock implements Clock {
+  aheadMs = 0
+  wallMs(): number {
+    return Date.now() + this.aheadMs
+  }
+  elapsedMs(): number {
+    return performance.now()
+  }
+}
+
+export async function kernelBench(): Promise<ActionBench> {
+  const volume = makeVolume({ devicesMiB: [SIZE_MIB] })
+  const fs = (await openFilesystem(volume.path)) as unknown as Filesystem
+  const clock = new AheadClock()
+  return {
+    fs,
+    root: volume.path,
+    clock,
+    advance(ms) {
+      clock.aheadMs += ms
+    },
+    writeFile: (path, bytes, compressible = false) =>
+      writeFileSync(
+        join(volume.path, path),
+        compressible ? Buffer.alloc(bytes, 'one line like the other\n') : randomBytes(bytes),
+      ),
+    makeDirectory: (path) => mkdirSync(join(volume.path, path), { recursive: true }),
+    async dispose() {
+      await fs.close()
+      volume[Symbol.dispose]()
+    },
+  }
+}
+
+export async function sampleOf({ fs, clock }: Pick<ActionBench, 'fs' | 'clock'>): Promise<VolumeFacts> {
+  return readingOf(await fs.measure(), clock.wallMs(), 0)
+}
+
+/** Everything below a directory, as the walk sees it: path → what tells whether it was touched. */
+export async function listing(fs: Filesystem, root: string): Promise<Record<string, string>> {
+  const files: Record<string, string> = {}
+  for await (const batch of fs.walk(root)) {
+    for (let i = 0; i < batch.length; i++) {
+      files[batch.path(i)] = [
+        batch.inode[i],
+        batch.sizeBytes[i],
+        batch.diskBytes[i],
+        batch.mtimeMs[i],
+        batch.ctimeMs[i],
+      ].join()
+    }
+  }
+  return files
+}

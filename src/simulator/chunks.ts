@@ -68,6 +68,7 @@ export interface BlockGroup {
   /** Part of usedBytes that the next commit gives back. */
   freeingBytes: number
   sizeClass: SizeClass | undefined
+  emptySinceMs: number | undefined
   /** Data only: what lies here, for balance. */
   readonly extents: Set<Extent>
 }
@@ -168,6 +169,7 @@ export class Chunks {
       usedBytes: 0,
       freeingBytes: 0,
       sizeClass: undefined,
+      emptySinceMs: undefined,
       extents: new Set(),
     }
     this.groups.push(group)

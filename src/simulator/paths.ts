@@ -81,7 +81,7 @@ export function asDirectory(volume: Walkable, found: Found): Found | undefined {
   if (inside !== undefined) return start(inside)
   return {
     ...found,
-    node: { kind: 'directory', refs: 1, inode: 2, entries: new Map(), copiedBytes: 0, copyLimitBytes: 0 },
+    node: { kind: 'directory', refs: 1, inode: 2, entries: new Map(), older: undefined, newer: [] },
   }
 }
 

@@ -8,12 +8,15 @@ import type { Extent } from './tree.js'
 const MAX_EXTENT_BYTES = 128 * MIB
 export const COMPRESSED_EXTENT_BYTES = 128 * 1024
 /** Item sizes in a well-filled leaf, measured on kernel 6.18; checksums are crc32c, 4 bytes a sector. */
-const EMPTY_TREES_BYTES = 8 * NODE_BYTES
+const EMPTY_TREES_BYTES = 6.5 * NODE_BYTES
 const EXTENT_ITEM_BYTES = 160
 const CHECKSUM_RATIO = 4 / SECTOR_BYTES
 /** btrfs_calc_insert_metadata_size for 22 items of 16 KiB nodes: what a fresh volume reports. */
 const MIN_RESERVE_BYTES = 5.5 * MIB
 const MAX_RESERVE_BYTES = 512 * MIB
+
+/** BTRFS_DISCARD_UNUSED_DELAY: with discard=async an empty block group is trimmed first. */
+const UNUSED_DELAY_MS = 10_000
 
 export function roundUp(bytes: number, unit: number): number {
   return Math.ceil(bytes / unit) * unit
@@ -125,16 +128,21 @@ export class Space {
     )
   }
 
-  /** End of a transaction: freed bytes are free, empty block groups go back to unallocated, but for the last one. */
-  commit(): void {
+  /**
+   * End of a transaction: freed bytes are free. Block groups that have been empty for a while go back to unallocated,
+   * but for the last of a type.
+   */
+  commit(nowMs: number): void {
     for (const group of this.chunks.groups) {
       group.usedBytes -= group.freeingBytes
       group.freeingBytes = 0
+      if (group.usedBytes > 0) group.emptySinceMs = undefined
+      else group.emptySinceMs ??= nowMs
     }
     for (const type of ['data', 'metadata'] as const) {
       const reserved = type === 'data' ? this.#pendingBytes : this.globalReserveBytes
       for (const group of this.groups(type)) {
-        if (group.usedBytes > 0 || this.groups(type).length === 1) continue
+        if (!(nowMs - group.emptySinceMs! >= UNUSED_DELAY_MS) || this.groups(type).length === 1) continue
         if (this.allocated(type) - group.sizeBytes < this.used(type) + reserved) continue
         this.chunks.remove(group)
       }

@@ -3,7 +3,7 @@
  * writer copies the shared directories on its way down, and what nobody holds any more is freed. A snapshot is one
  * reference. Names are keyed by their bytes (latin1), so that names that are not UTF-8 survive.
  */
-import type { BlockGroup } from './chunks.js'
+import { type BlockGroup, NODE_BYTES } from './chunks.js'
 import type { Space } from './space.js'
 
 /** Neighbouring extents in one block group, written together. */
@@ -38,9 +38,14 @@ export interface DirectoryNode {
   refs: number
   readonly inode: number
   readonly entries: Map<string, Node>
-  /** Metadata copied since it stopped being shared, and what a full copy would take. */
-  copiedBytes: number
-  copyLimitBytes: number
+  /** What is kept twice because it was written after a snapshot: with the older version, and with newer ones. */
+  readonly older: Copy | undefined
+  readonly newer: Copy[]
+}
+/** Metadata that two versions of a directory no longer share; given back when either is gone. */
+interface Copy {
+  bytes: number
+  gone: boolean
 }
 export interface SymlinkNode {
   readonly kind: 'symlink'
@@ -72,11 +77,12 @@ export interface SubvolumeRecord {
   root: DirectoryNode
 }
 
-/** Inode item, reference, two directory items and the first extent's items, as packed on kernel 6.18. */
-const FILE_BYTES = 560
+/** Inode item, reference and two directory items, as packed on kernel 6.18. */
+const FILE_BYTES = 380
 const DIRECTORY_BYTES = 350
-const INLINE_RATIO = 1.15
-const NODE_COPY_BYTES = 32_768
+const INLINE_RATIO = 1.25
+
+const PATH_BYTES = 2 * NODE_BYTES
 
 export function key(name: string | Uint8Array): string {
   return Buffer.from(name as string).toString('latin1')
@@ -94,7 +100,7 @@ export class Nodes {
   }
   directory(inode = ++this.#lastInode): DirectoryNode {
     this.space.growMetadata(DIRECTORY_BYTES)
-    return { kind: 'directory', refs: 0, inode, entries: new Map(), copiedBytes: 0, copyLimitBytes: 0 }
+    return { kind: 'directory', refs: 0, inode, entries: new Map(), older: undefined, newer: [] }
   }
   symlink(target: string): SymlinkNode {
     this.space.growMetadata(FILE_BYTES)
@@ -104,8 +110,9 @@ export class Nodes {
   /** What a writer may change: the node itself, or a copy of it that takes over one reference. */
   ownDirectory(node: DirectoryNode): DirectoryNode {
     if (node.refs <= 1) return node
-    const copyLimitBytes = DIRECTORY_BYTES + node.entries.size * FILE_BYTES + NODE_COPY_BYTES
-    const copy: DirectoryNode = { ...node, refs: 1, entries: new Map(node.entries), copiedBytes: 0, copyLimitBytes }
+    const older: Copy = { bytes: 0, gone: false }
+    node.newer.push(older)
+    const copy: DirectoryNode = { ...node, refs: 1, entries: new Map(node.entries), older, newer: [] }
     for (const child of copy.entries.values()) child.refs++
     node.refs--
     return copy
@@ -120,12 +127,18 @@ export class Nodes {
     return copy
   }
 
-  /** A change below a directory that was shared copies the nodes around it, at most the whole directory. */
-  changed(directory: DirectoryNode): void {
-    const bytes = Math.min(NODE_COPY_BYTES, directory.copyLimitBytes - directory.copiedBytes)
-    if (bytes <= 0) return
-    directory.copiedBytes += bytes
-    this.space.growMetadata(bytes)
+  /**
+   * A change in a directory that a snapshot has too copies the way down once, and a leaf for each file that is written
+   * over. What comes and goes at the end of the directory, or in the order it was made, stays within those.
+   */
+  changed(directory: DirectoryNode, scattered = false): void {
+    const { older } = directory
+    if (older === undefined || older.gone) return
+    const whole = PATH_BYTES + directory.entries.size * FILE_BYTES
+    const more = older.bytes === 0 ? PATH_BYTES : scattered ? Math.min(NODE_BYTES, whole - older.bytes) : 0
+    if (more <= 0) return
+    older.bytes += more
+    this.space.growMetadata(more)
   }
 
   setInline(file: FileNode, bytes: number): void {
@@ -160,7 +173,12 @@ export class Nodes {
   #drop(node: Node): Iterable<Node> {
     if (--node.refs > 0) return []
     if (node.kind === 'directory') {
-      this.space.shrinkMetadata(DIRECTORY_BYTES + node.copiedBytes)
+      for (const copy of node.older === undefined ? node.newer : [node.older, ...node.newer]) {
+        this.space.shrinkMetadata(copy.bytes)
+        copy.bytes = 0
+        copy.gone = true
+      }
+      this.space.shrinkMetadata(DIRECTORY_BYTES)
       return node.entries.values()
     }
     if (node.kind === 'subvolume') return []

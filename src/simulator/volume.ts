@@ -72,7 +72,7 @@ export class SimulatedVolume {
   commit(): void {
     for (const file of this.#pending) this.flush(file)
     this.#pending.clear()
-    this.space.commit()
+    this.space.commit(this.clock.elapsedMs())
     this.generation++
     this.#cleaner.wake()
   }
@@ -88,10 +88,10 @@ export class SimulatedVolume {
   }
 
   makeDirectory(path: string): void {
-    this.#add(path, 'makeDirectory', () => this.nodes.directory())
+    this.#add(path, 'makeDirectory', () => this.#create('makeDirectory', path).directory())
   }
   makeSymlink(path: string, target: string): void {
-    this.#add(path, 'makeSymlink', () => this.nodes.symlink(target))
+    this.#add(path, 'makeSymlink', () => this.#create('makeSymlink', path).symlink(target))
   }
 
   /**
@@ -103,7 +103,7 @@ export class SimulatedVolume {
     const now = this.clock.wallMs()
     let found = this.find(path, 'writeFile')
     if (found.node === undefined) {
-      this.#add(path, 'writeFile', () => this.nodes.file(now))
+      this.#add(path, 'writeFile', () => this.#create('writeFile', path).file(now))
       found = this.find(path, 'writeFile')
     }
     const file = this.ownFile(found, 'writeFile')
@@ -185,7 +185,7 @@ export class SimulatedVolume {
     const name = found.trail.at(-1)!
     const file = this.nodes.ownFile(directory.entries.get(name) as FileNode)
     directory.entries.set(name, file)
-    this.nodes.changed(directory)
+    this.nodes.changed(directory, true)
     return file
   }
 
@@ -251,14 +251,14 @@ export class SimulatedVolume {
     this.nodes.setExtents(file, extents)
   }
 
-  /** Puts a new node at a path whose last name is free. */
+  /** Puts a new node at a path whose last name is free. Made first: a snapshot must not hold itself. */
   #add(path: string, operation: string, make: (parent: Found) => Node): void {
     this.catchUp()
     const found = this.find(path, operation, false)
     if (found.node !== undefined) throw failure('EEXIST', operation, { path })
-    if (!this.space.canCreate() && operation.startsWith('make')) throw failure('ENOSPC', operation, { path })
-    const directory = this.#own(found, operation, path)
+    if (found.subvolume.readonly) throw failure('EROFS', operation, { path })
     const node = make(found)
+    const directory = this.#own(found, operation, path)
     node.refs++
     directory.entries.set(found.trail.at(-1)!, node)
     this.nodes.changed(directory)
@@ -279,6 +279,11 @@ export class SimulatedVolume {
     return directory
   }
 
+  /** Subvolumes and snapshots still work when metadata is too full for these. */
+  #create(operation: string, path: string): Nodes {
+    if (!this.space.canCreate()) throw failure('ENOSPC', operation, { path })
+    return this.nodes
+  }
   #at(parent: Found) {
     return { trail: [...parent.subvolume.trail, ...parent.trail], parentId: parent.subvolume.id }
   }
@@ -300,12 +305,12 @@ export class SimulatedVolume {
   }
 
   #newUuid(): string {
-    const hex = Array.from({ length: 4 }, () =>
+    const word = () =>
       this.#random
         .integer(2 ** 32)
         .toString(16)
-        .padStart(8, '0'),
-    ).join('')
+        .padStart(8, '0')
+    const hex = word() + word() + word() + word()
     return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`
   }
 }

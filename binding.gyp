@@ -9,7 +9,7 @@
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
       "cflags_cc": ["-std=c++17", "-O2", "-fexceptions", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"],
       # nodelete: a lane thread may still be in the kernel when a worker_threads environment unloads us.
-      "ldflags": ["-Wl,-z,nodelete", "-Wl,--exclude-libs,ALL"],
+      "ldflags": ["-Wl,-z,nodelete", "-Wl,--version-script=<(module_root_dir)/native/exports.map"],
       "libraries": ["<!(node scripts/btrfsutil.mjs)"]
     }
   ]

@@ -22,7 +22,7 @@ import {
 } from './tool.mjs'
 
 const OLDEST_NODE = [20, 19]
-const PURPOSES = ['demo', 'test', 'bench']
+const PURPOSES = ['demo', 'test', 'bench', 'package']
 
 // Debian's names. `required`: no addon without it. `without`: what the others cost, by purpose.
 const REAL = {
@@ -94,7 +94,7 @@ async function systemPackages(purposes, retry) {
 
   const names = missing().map((item) => item.name)
   const apt = which('apt-get')
-  if (isRoot && apt && names.some((name) => !given.includes(name))) {
+  if (isRoot && apt && missing().some((item) => item.required || !given.includes(item.name))) {
     await install(apt, names)
     const left = missing().map((item) => item.name)
     mkdirSync(dirname(memory), { recursive: true })
@@ -108,13 +108,13 @@ async function systemPackages(purposes, retry) {
     const command = `${sudo}apt-get update && ${sudo}apt-get install -y --no-install-recommends ${list.join(' ')}`
     const how = `${yellow(`missing: ${list.join(', ')}`)} (${why}). To have them (Debian, Ubuntu):\n    ${command}`
     if (left.some((item) => item.required)) throw new Problem(`${how}\n  Without them the addon cannot be built.`)
-    const costs = new Set(left.flatMap((item) => purposes.flatMap((purpose) => item.without[purpose] ?? [])))
-    console.log(`  ${how}\n  Going on without: ${[...costs].join('; ')}.`)
+    console.log(`  ${how}`)
   }
-  if (!isRoot) {
-    const costs = purposes.map((purpose) => REAL[purpose])
-    console.log(`  ${yellow('not root')}, so no loop devices: ${costs.join('; ')}.`)
-  }
+  const costs = new Set(left.flatMap((item) => purposes.flatMap((purpose) => item.without[purpose] ?? [])))
+  if (!isRoot) for (const purpose of purposes) if (REAL[purpose]) costs.add(REAL[purpose])
+  if (costs.size === 0) return
+  const why = isRoot ? '' : `${yellow('not root')}, so no loop devices; `
+  console.log(`  ${why}going on: ${[...costs].join('; ')}.`)
 }
 
 /** All at once; where that fails, one by one, so that a package that is not to be had costs only itself. */

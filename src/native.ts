@@ -174,7 +174,7 @@ function loadAddon(): Native {
   } catch (cause) {
     throw new BtrmindError('BTRMIND_ERR_ADDON', `no addon for ${process.platform}-${process.arch}`, {
       cause,
-      hint: 'in a checkout: npm run setup; installed: npm rebuild needs a C++17 compiler and libbtrfsutil-dev',
+      hint: 'in a checkout: npm run setup; installed: docs/dependencies.md says how to build it from source',
     })
   }
 }

@@ -1,0 +1,146 @@
+/** The package as a stranger gets it: packed, unpacked beside its three kinds of users, and used. */
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const subpaths = ['btrmind-native', 'btrmind-native/btrfs', 'btrmind-native/agent']
+
+let project: string
+let installed: string
+const run = (command: string, ...args: string[]) =>
+  execFileSync(command, args, { cwd: project, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+const write = (name: string, text: string) => writeFileSync(join(project, name), text)
+
+/** What `npm install <tarball>` would do, without a registry. */
+beforeAll(() => {
+  project = mkdtempSync(join(tmpdir(), 'btrmind-package-'))
+  const modules = join(project, 'node_modules')
+  installed = join(modules, 'btrmind-native')
+  mkdirSync(installed, { recursive: true })
+  execFileSync('npm', ['pack', '--silent', '--pack-destination', project], { cwd: root, stdio: 'pipe' })
+  const tarball = readdirSync(project).find((name) => name.endsWith('.tgz'))
+  run('tar', '-xzf', `${tarball}`, '--strip-components=1', '-C', installed)
+  for (const name of [...Object.keys(manifest.dependencies), '@types/node']) {
+    mkdirSync(dirname(join(modules, name)), { recursive: true })
+    symlinkSync(join(root, 'node_modules', name), join(modules, name))
+  }
+  write('package.json', '{ "type": "module" }')
+}, 300_000)
+afterAll(() => rmSync(project, { recursive: true, force: true }))
+
+describe('the packed package', () => {
+  it('holds what it needs and nothing else', () => {
+    const allowed = [
+      ...manifest.files.map((path: string) => path.split('/')[0]),
+      'package.json',
+      'README.md',
+      'LICENSE',
+    ]
+    expect(readdirSync(installed).filter((name) => !allowed.includes(name))).toEqual([])
+    for (const file of ['README.md', 'LICENSE', 'CHANGELOG.md', 'docs/dependencies.md', 'binding.gyp']) {
+      expect(existsSync(join(installed, file)), file).toBe(true)
+    }
+    expect(readdirSync(join(installed, 'scripts'))).toEqual(['btrfsutil.mjs'])
+  })
+
+  it('installs without running anything and without a compiler', () => {
+    const { scripts, gypfile } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
+    expect(gypfile).toBe(false)
+    for (const name of ['preinstall', 'install', 'postinstall', 'prepare']) expect(scripts).not.toHaveProperty(name)
+  })
+
+  it('has the sources of the addon as binding.gyp lists them', () => {
+    const sources = readFileSync(join(installed, 'native/sources.txt'), 'utf8').trim().split('\n')
+    for (const source of sources) expect(existsSync(join(installed, 'native', source)), source).toBe(true)
+  })
+
+  it('is imported as ESM, and loads its prebuilt addon', () => {
+    write(
+      'esm.mjs',
+      `${subpaths.map((path, index) => `import * as m${index} from '${path}'`).join('\n')}
+       console.log(JSON.stringify([m0, m1, m2].map((m) => Object.keys(m).length)))
+       const failure = await m0.openFilesystem('/proc').catch((error) => error)
+       console.log(failure.code)`,
+    )
+    const [counts, code] = run('node', 'esm.mjs').trim().split('\n')
+    for (const count of JSON.parse(counts!)) expect(count).toBeGreaterThan(0)
+    expect(code).toBe('ENOTTY')
+  })
+
+  it('gives CommonJS the same module through require()', () => {
+    write(
+      'cjs.cjs',
+      `const required = ${JSON.stringify(subpaths)}.map((path) => require(path))
+       import('btrmind-native').then((m) => console.log(m.openFilesystem === required[0].openFilesystem))`,
+    )
+    expect(run('node', '--no-warnings', 'cjs.cjs').trim()).toBe('true')
+  })
+
+  it.each([
+    ['nodenext', 'nodenext', false],
+    ['esnext', 'bundler', true],
+  ])('has types for module %s, resolution %s', (module, moduleResolution, skipLibCheck) => {
+    write(
+      'types.ts',
+      `import { BtrfsError, openFilesystem, type Usage } from 'btrmind-native'
+       import type { Filesystem } from 'btrmind-native/btrfs'
+       import { calculateReward } from 'btrmind-native/agent'
+       export async function use(path: string): Promise<Usage> {
+         await using fs: Pick<Filesystem, 'usage' | 'close' | typeof Symbol.asyncDispose> = await openFilesystem(path)
+         const reward: number = calculateReward(95, 92)
+         if (reward !== 20) throw new BtrfsError('use', { code: 'EINVAL', errno: -22, text: 'reward' })
+         return fs.usage()
+       }
+       // @ts-expect-error: the path is not a number
+       export const wrong = () => use(1)`,
+    )
+    const compilerOptions = {
+      ...{ module, moduleResolution, target: 'es2022', lib: ['es2023', 'esnext.disposable'], types: ['node'] },
+      ...{ strict: true, noEmit: true, skipLibCheck },
+    }
+    write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['types.ts'] }))
+    const tsc = join(root, 'node_modules/typescript/bin/tsc')
+    expect(spawnSync(process.execPath, [tsc, '-p', project], { encoding: 'utf8' }).stdout).toBe('')
+  })
+})
+
+describe('the prebuilt addon', () => {
+  const addon = () => {
+    const directory = join(installed, 'prebuilds', `${process.platform}-${process.arch}`)
+    return readdirSync(directory).map((name) => join(directory, name))
+  }
+
+  it('is one stripped file for every Node, named for its C library', () => {
+    expect(addon()).toHaveLength(1)
+    expect(addon()[0]).toMatch(/\/btrmind-native\.(glibc|musl)\.node$/)
+    expect(run('readelf', '--sections', '--wide', addon()[0]!)).not.toMatch(/\.symtab|\.debug_info/)
+    expect(statSync(addon()[0]!).size).toBeLessThan(1024 ** 2)
+  })
+
+  it('exports nothing but the entry points of Node-API', () => {
+    const symbols = run('nm', '--dynamic', '--defined-only', '--format=posix', addon()[0]!).trim().split('\n')
+    expect(symbols.map((line) => line.split(' ')[0]).sort()).toEqual([
+      'napi_register_module_v1',
+      'node_api_module_get_api_version_v1',
+    ])
+  })
+
+  it('needs no library of btrfs on the host', () => {
+    expect(run('readelf', '--dynamic', addon()[0]!)).not.toMatch(/NEEDED.*btrfs/)
+  })
+})

@@ -1,12 +1,13 @@
 import * as v from 'valibot'
 import { check } from '../errors.js'
 
-const MNIH = 'Mnih et al. 2015, "Human-level control through deep reinforcement learning", Nature 518'
-const HASSELT = 'van Hasselt et al. 2016, "Deep reinforcement learning with double Q-learning", AAAI'
-const LILLICRAP = 'Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", ICLR'
-const KINGMA = 'Kingma and Ba 2015, "Adam: a method for stochastic optimization", ICLR'
-const WANG = 'Wang et al. 2016, "Dueling network architectures for deep reinforcement learning", ICML'
-const OURS = 'measured on simulated volumes'
+// The papers' titles are in docs/learning.md.
+const MNIH = 'Mnih et al. 2015'
+const HASSELT = 'van Hasselt et al. 2016'
+const LILLICRAP = 'Lillicrap et al. 2016'
+const KINGMA = 'Kingma and Ba 2015'
+const WANG = 'Wang et al. 2016'
+const OURS = 'a prototype on simulated volumes'
 
 const positive = v.pipe(v.number(), v.finite('a finite number'), v.gtValue(0, 'a number above 0'))
 const ratio = v.pipe(v.number(), v.minValue(0, 'a ratio, 0 to 1'), v.maxValue(1, 'a ratio, 0 to 1'))
@@ -40,7 +41,7 @@ export const HYPERPARAMETERS = {
   ),
   discountRatio: entry(below1, 0.99, 'γ, what a reward one decision later is worth', MNIH),
   double: entry(v.boolean(), true, 'the online network picks the next action, the target network values it', HASSELT),
-  targetBlendRatio: entry(ratio, 0.005, 'τ, the share of the online network that the target takes up a step', OURS),
+  targetBlendRatio: entry(ratio, 0.005, 'τ, how far the target network moves in a step', OURS),
   batchSize: entry(integer(1, 65536), 64, 'transitions in a training step', LILLICRAP),
   replayCapacity: entry(integer(1, 10_000_000), 20_000, 'transitions kept: two weeks of minutes', OURS),
   warmupTransitions: entry(
@@ -53,23 +54,13 @@ export const HYPERPARAMETERS = {
   beta1: entry(below1, 0.9, 'Adam’s decay of the first moment', KINGMA),
   beta2: entry(below1, 0.999, 'Adam’s decay of the second moment', KINGMA),
   adamEpsilon: entry(positive, 1e-8, 'Adam’s ε, outside the root', KINGMA),
-  clipNorm: entry(
-    v.pipe(v.number(), v.gtValue(0, 'a number above 0')),
-    10,
-    'the gradient is scaled down to this global norm; Infinity for never',
-    WANG,
-  ),
-  loss: entry(
-    v.picklist(['huber', 'squared']),
-    'huber',
-    'of the TD error; Huber with δ = 1, or half the square',
-    `${MNIH} (its clipped error term)`,
-  ),
+  clipNorm: entry(positive, 10, 'the gradient is scaled down to this global norm; a huge one for never', WANG),
+  loss: entry(v.picklist(['huber', 'squared']), 'huber', 'of the TD error; Huber with δ = 1, or half the square', MNIH),
   rewardScale: entry(
     positive,
     1 / 15,
-    'rewards are multiplied by it before learning, so that Q values stay near the errors that Huber takes as square',
-    'the penalty above 90 % becomes 1',
+    'what rewards are multiplied by before learning',
+    'the penalty above 90 % becomes Huber’s δ',
   ),
   epsilonStart: entry(ratio, 0.1, 'ε of the first decision', 'low: on a real volume each exploration costs something'),
   epsilonEnd: entry(ratio, 0.02, 'ε from the last decision of the schedule on', OURS),
@@ -77,7 +68,7 @@ export const HYPERPARAMETERS = {
   explorationNoOpRatio: entry(
     ratio,
     0.5,
-    'the share of explorations that take action 0, which does nothing, where it is allowed',
+    'the share of explorations that take action 0, which does nothing',
     'exploring must not keep a volume busy',
   ),
 } as const

@@ -4,6 +4,7 @@
  */
 
 export { createRandom, type Random, type RandomState, restoreRandom } from '../random.js'
+export { type LoadedCheckpoint, loadCheckpoint, type SavedCheckpoint, saveCheckpoint } from './checkpoint.js'
 export {
   bestAction,
   type Choice,

@@ -21,9 +21,11 @@ export interface VolumeOptions {
   readonly rewriteBytesPerSecond?: number
 }
 
+/** Times default to now. */
 export interface FileOptions {
   readonly atimeMs?: number
   readonly mtimeMs?: number
+  readonly ctimeMs?: number
   /** Compressed size / size that zstd reaches: 0.25 for text, 1 (default) for what is compressed already. */
   readonly compressibleRatio?: number
 }

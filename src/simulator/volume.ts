@@ -111,7 +111,7 @@ export class SimulatedVolume {
     file.ratio = options.compressibleRatio ?? 1
     file.atimeMs = options.atimeMs ?? now
     file.mtimeMs = options.mtimeMs ?? now
-    file.ctimeMs = now
+    file.ctimeMs = options.ctimeMs ?? now
     this.#append(file, bytes, 'writeFile', path)
   }
   /** @throws BtrfsError as writeFile */

@@ -29,6 +29,8 @@ export interface Actor {
   facts(emergency: boolean): CandidateFacts | undefined
   /** Looks for candidates, within bounds, between steps. */
   refresh(signal: AbortSignal | undefined): Promise<void>
+  /** What cannot be undone: the paths that it would touch first, in an emergency too. */
+  next?(): readonly string[]
   /** From what is known already: no system call. */
   plan(request: PlanRequest): Draft
   close(): Promise<void>

@@ -16,7 +16,7 @@ import {
   type VolumeFacts,
   verdicts,
 } from './guard.js'
-import { isOutOfSpace, Journal, type Unfinished } from './journal.js'
+import { isOutOfSpace, Journal, type PlanRecord, type Unfinished } from './journal.js'
 import { type ActionOptions, actionOptions } from './options.js'
 import type { FailedItem, Outcome, Plan, Run } from './plan.js'
 import { type Roots, resolveRoots, rootOptions } from './roots.js'
@@ -45,6 +45,8 @@ export interface ExecuteOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+type Acted = Exclude<ActionName, 'none'>
+const ACTED = ACTIONS.map(({ name }) => name).filter((name): name is Acted => name !== 'none')
 const NO_ITEMS = { planned: 0, done: 0, failed: 0, failures: [] }
 const NO_STAGES = { journal: 0, act: 0, settle: 0 }
 const SHOWN_FAILURES = 20
@@ -63,7 +65,7 @@ export class Executor implements AsyncDisposable {
   readonly #filesystem: Filesystem
   readonly #clock: Clock
   readonly #journal: Journal
-  readonly #actors: Readonly<Record<Exclude<ActionName, 'none'>, Actor>>
+  readonly #actors: Readonly<Record<Acted, Actor>>
   readonly #balance: BalanceActor
   readonly #snapshots: SnapshotsActor
   readonly #lastActed: Partial<Record<ActionName, LastActed>> = {}
@@ -116,21 +118,29 @@ export class Executor implements AsyncDisposable {
 
   /**
    * Looks for candidates, a bounded while; to be called between steps, so that none waits for it.
+   * @param options.prepare also journal what would be deleted next, so that a step can begin at once. Not in a dry run.
    * @returns what could not be looked at, one sentence each
    */
-  async refresh(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<string[]> {
+  async refresh(
+    options: { readonly signal?: AbortSignal | undefined; readonly prepare?: boolean | undefined } = {},
+  ): Promise<string[]> {
+    const { signal, prepare } = options
     const problems: string[] = []
-    const attempt = async (what: string, work: Promise<void>) => {
+    const attempt = async (what: string, work: () => Promise<void>) => {
       try {
-        await work
+        await work()
       } catch (error) {
-        if (options.signal?.aborted) throw options.signal.reason
+        signal?.throwIfAborted()
         problems.push(`${what}: ${(error as Error).message}`)
       }
     }
-    await attempt('usage', this.#readProfile(options.signal))
-    for (const { name } of ACTIONS) {
-      if (name !== 'none') await attempt(name, this.#actors[name].refresh(options.signal))
+    await attempt('usage', () => this.#readProfile(signal))
+    for (const name of ACTED) {
+      const actor = this.#actors[name]
+      await attempt(name, async () => {
+        await actor.refresh(signal)
+        if (prepare === true && actor.next !== undefined) await this.#journal.prepare(name, actor.next())
+      })
     }
     return problems
   }
@@ -188,7 +198,13 @@ export class Executor implements AsyncDisposable {
       const nothing = { freedBytes: action === 'none' ? 0 : undefined, firstActMs: undefined, stagesMs: NO_STAGES }
       return { ...base, ...nothing, items, warnings: [], durationMs }
     }
-    const run = new Execution(plan, this.#journal, this.#clock, startMs + this.options.stepMs, signal)
+    const run = new Execution(
+      plan,
+      this.#journal.begin(action, emergency),
+      this.#clock,
+      startMs + this.options.stepMs,
+      signal,
+    )
     let error: Error | undefined
     try {
       await plan.perform(run)
@@ -300,17 +316,14 @@ class Execution implements Run {
   failedItems = 0
   journalMs = 0
   firstActMs: number | undefined
-  readonly #id: string
 
   constructor(
     readonly plan: Plan,
-    readonly journal: Journal,
+    readonly record: PlanRecord,
     readonly clock: Clock,
     readonly endMs: number,
     readonly signal: AbortSignal | undefined,
-  ) {
-    this.#id = journal.newId()
-  }
+  ) {}
 
   get leftMs(): number {
     return Math.max(0, this.endMs - this.clock.elapsedMs())
@@ -324,7 +337,7 @@ class Execution implements Run {
     const startMs = this.clock.elapsedMs()
     try {
       const durable = action === 'temp' || action === 'snapshots'
-      await this.journal.intend(this.#id, { action, emergency, paths }, durable)
+      await this.record.intend(paths, durable)
     } catch (error) {
       // On a full disk freeing space comes first; else nothing is done that is not on record.
       if (!isOutOfSpace(error) && !emergency) throw error
@@ -348,7 +361,7 @@ class Execution implements Run {
   }
 
   async conclude(freedBytes: number | undefined, error: Error | undefined): Promise<void> {
-    const { action, predictedBytes } = this.plan
+    const { predictedBytes } = this.plan
     const outcome = {
       done: this.doneItems,
       failed: this.failedItems,
@@ -357,7 +370,7 @@ class Execution implements Run {
       error: error?.message,
     }
     try {
-      await this.journal.conclude(this.#id, action, outcome)
+      await this.record.conclude(outcome)
     } catch (cause) {
       this.#warn(cause)
     }

@@ -46,6 +46,10 @@ export class SnapshotsActor implements Actor {
 
   async refresh(signal: AbortSignal | undefined): Promise<void> {
     const { filesystem, roots } = this.#context
+    if (roots.snapshots.length === 0) {
+      this.#found = []
+      return
+    }
     const all: Subvolume[] = []
     for await (const subvolume of filesystem.subvolumes({ signal })) if (isSnapshot(subvolume)) all.push(subvolume)
     const known = new Map<number, string>()
@@ -65,6 +69,12 @@ export class SnapshotsActor implements Actor {
     }
     this.#known = known
     this.#found = found
+  }
+
+  next(): readonly string[] {
+    return this.#deletable()
+      .slice(0, 1)
+      .map(({ path }) => path)
   }
 
   plan(): Draft {

@@ -51,6 +51,10 @@ export class TempActor implements Actor {
     await this.#ask(signal)
   }
 
+  next(): readonly string[] {
+    return this.#scan.candidates.slice(0, FIRST_CHUNK).map(pathOf)
+  }
+
   plan({ emergency, sample }: PlanRequest): Draft {
     const files = this.#old(emergency, this.#context.options.stepFiles)
     const predictedBytes = this.#privateBytes(files)?.reduce((sum, bytes) => sum + bytes, 0)

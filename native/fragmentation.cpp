@@ -1,5 +1,6 @@
 #include "fragmentation.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <vector>
@@ -12,6 +13,7 @@ namespace {
 
 constexpr unsigned kProbes = 8;
 constexpr unsigned kOtherSubvolumes = 2;
+constexpr size_t kPageBytes = 16 * 1024;  // each item costs the kernel about 0.5 µs
 constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = BTRFS_LAST_FREE_OBJECTID;
 constexpr uint64_t kMax = ~0ULL;
@@ -31,8 +33,8 @@ class Random {
 };
 
 // A search cannot go backwards, so the highest objectid of a tree is bracketed: first its power of two, then to within
-// a sixteenth. `above` is past it. 0, or -errno; `above` is kFirst when the tree has none.
-int bracketHighest(int fd, uint64_t tree, uint64_t& above) {
+// that / `precision`. `above` is past it. 0, or -errno; `above` is kFirst when the tree has none.
+int bracketHighest(int fd, uint64_t tree, uint64_t precision, uint64_t& above) {
   int failed = 0;
   auto anyFrom = [&](uint64_t objectid) {
     bool any = false;
@@ -50,7 +52,7 @@ int bracketHighest(int fd, uint64_t tree, uint64_t& above) {
   }
   uint64_t reached = 1ULL << low;
   above = 1ULL << high;
-  while (above - reached > reached / 16 + 1 && failed == 0) {
+  while (above - reached > std::max<uint64_t>(reached / precision, 1) && failed == 0) {
     uint64_t middle = reached + (above - reached) / 2;
     (anyFrom(middle) ? reached : above) = middle;
   }
@@ -77,7 +79,7 @@ int chooseTrees(int fd, Random& random, std::vector<Tree>& trees) {
   choose(lookup.treeid);
   choose(BTRFS_FS_TREE_OBJECTID);
   uint64_t above = 0;
-  returned = bracketHighest(fd, BTRFS_ROOT_TREE_OBJECTID, above);
+  returned = bracketHighest(fd, BTRFS_ROOT_TREE_OBJECTID, kMax, above);
   if (returned < 0) return returned;
   for (unsigned i = 0; i < kOtherSubvolumes && above > kFirst; i++) {
     uint64_t from = kFirst + random.below(above - kFirst);
@@ -91,7 +93,7 @@ int chooseTrees(int fd, Random& random, std::vector<Tree>& trees) {
   }
   for (uint64_t id : ids) {
     // A subvolume that is being deleted answers ENOENT: none of its files count any more.
-    returned = bracketHighest(fd, id, above);
+    returned = bracketHighest(fd, id, 16, above);
     if (returned < 0 && returned != -ENOENT) return returned;
     if (returned == 0 && above > kFirst) trees.push_back({id, above});
   }
@@ -103,10 +105,10 @@ struct Placed {
   uint64_t inode, fileEnd, disk, diskEnd;
 };
 
-// The items of one page, from the first inode at or after `from`.
+// The items of one page, from the first file extent at or after inode `from`: past its entries, if it is a directory.
 int countBreaks(int fd, uint64_t tree, uint64_t from, Fragmentation& out, bool& any) {
   Placed before = {};
-  return searchTree(fd, tree, {from, 0, 0}, {kLast, 255, kMax},
+  return searchTree(fd, tree, {from, BTRFS_EXTENT_DATA_KEY, 0}, {kLast, 255, kMax},
                     [&](const Item& item) {
                       any = true;
                       if (item.key.type != BTRFS_EXTENT_DATA_KEY) return true;
@@ -127,7 +129,7 @@ int countBreaks(int fd, uint64_t tree, uint64_t from, Fragmentation& out, bool& 
                       before = now;
                       return true;
                     },
-                    {~0U, 1});
+                    {~0U, 1, kPageBytes});
 }
 
 }  // namespace
@@ -139,11 +141,12 @@ int sampleFragmentation(int fd, Fragmentation& out) {
   if (returned < 0 || trees.empty()) return returned;
   for (unsigned i = 0; i < kProbes; i++) {
     const Tree& tree = trees[i % trees.size()];
-    // The bracket may end a little past the highest inode: half of any position is below it.
-    uint64_t from = random.below(tree.above);
-    for (bool any = false; !any && from > 0; from /= 2) {
-      returned = countBreaks(fd, tree.id, from, out, any);
-      if (returned < 0 && returned != -ENOENT) return returned;
+    // The bracket ends a little past the highest inode; from there, half-way back until there is something.
+    uint64_t beyond = random.below(tree.above - kFirst);
+    for (bool any = false; !any; beyond /= 2) {
+      returned = countBreaks(fd, tree.id, kFirst + beyond, out, any);
+      if (returned < 0 && returned != -ENOENT && returned != -EOVERFLOW) return returned;
+      if (returned < 0 || beyond == 0) break;  // deleted meanwhile; one item larger than a page; nothing there
     }
   }
   return 0;

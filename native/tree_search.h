@@ -37,6 +37,7 @@ constexpr size_t kSearchBytes = 64 * 1024;
 struct SearchLimits {
   uint32_t items = std::numeric_limits<uint32_t>::max();  // in one call
   unsigned calls = std::numeric_limits<unsigned>::max();
+  size_t bytes = kSearchBytes;  // of items in one call, at most kSearchBytes; an item takes 32 more than its data
 };
 
 // The arguments and the room for items behind them; one a thread, since touching 64 KiB anew costs more than the
@@ -54,7 +55,7 @@ int searchTree(int fd, uint64_t tree, Key first, Key last, Visit visit, SearchLi
   btrfs_ioctl_search_args_v2& args = searchArguments();
   for (unsigned calls = 0; calls < limits.calls; calls++) {
     memset(&args, 0, sizeof args);
-    args.buf_size = kSearchBytes;
+    args.buf_size = limits.bytes;
     btrfs_ioctl_search_key& key = args.key;
     key.tree_id = tree;
     key.min_objectid = first.objectid;

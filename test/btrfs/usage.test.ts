@@ -2,32 +2,14 @@ import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
+import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { parseUsage, printedUsage } from '../helpers/usage.js'
 import { cannotMount, makeVolume, run, type VolumeOptions } from '../helpers/volume.js'
 
-/** splitmix32: the same volumes for the same seed. */
-function seeded(seed: number) {
-  let state = seed >>> 0
-  const next = () => {
-    state = (state + 0x9e3779b9) >>> 0
-    let z = state
-    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad)
-    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
-    return (z ^ (z >>> 15)) >>> 0
-  }
-  return {
-    below: (bound: number) => next() % bound,
-    pick: <T>(from: readonly T[]): T => from[next() % from.length]!,
-    fill: (bytes: Uint32Array) => {
-      for (let i = 0; i < bytes.length; i++) bytes[i] = next()
-      return bytes
-    },
-  }
-}
-
 function write(path: string, bytes: number, options: { sync?: boolean } = {}) {
-  const block = seeded(bytes).fill(new Uint32Array(MIB / 4))
+  const random = createRandom(bytes)
+  const block = Uint32Array.from({ length: MIB / 4 }, () => random.integer(2 ** 32))
   const fd = openSync(path, 'w')
   try {
     for (let left = bytes; left > 0; left -= MIB) writeSync(fd, new Uint8Array(block.buffer), 0, Math.min(left, MIB))
@@ -126,20 +108,21 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
   const seeds = Array.from({ length: volumes }, (_, index) => first + index)
   const LEAST = { single: 1, dup: 1, raid0: 1, raid1: 2, raid1c3: 3, raid1c4: 4, raid10: 2, raid5: 2, raid6: 3 }
   it.for(seeds)('a volume by chance, seed %i', async (seed) => {
-    const random = seeded(seed)
-    const devicesMiB = Array.from({ length: 1 + random.below(6) }, () => 256 + random.below(800))
+    const random = createRandom(seed)
+    const pick = <T>(from: readonly T[]): T => from[random.integer(from.length)]!
+    const devicesMiB = Array.from({ length: 1 + random.integer(6) }, () => 256 + random.integer(800))
     const profiles = Object.entries(LEAST).flatMap(([name, least]) => (least <= devicesMiB.length ? name : []))
-    const mixed = random.below(8) === 0
-    const metadata = random.pick(profiles)
-    const data = mixed ? metadata : random.pick(profiles)
+    const mixed = random.integer(8) === 0
+    const metadata = pick(profiles)
+    const data = mixed ? metadata : pick(profiles)
     using volume = makeVolume({ devicesMiB, data, metadata, mkfs: mixed ? ['--mixed'] : [] })
     await compare(volume.path)
-    for (let i = random.below(20); i >= 0; i--) {
-      const bytes = random.pick([100, 5000, 70_000, 3 * MIB, 30 * MIB])
+    for (let i = random.integer(20); i >= 0; i--) {
+      const bytes = pick([100, 5000, 70_000, 3 * MIB, 30 * MIB])
       if (!fits(() => write(join(volume.path, `file${i}`), bytes))) break
     }
-    if (!mixed && random.below(2) === 0) {
-      const convert = `-dconvert=${random.pick(profiles)},limit=${1 + random.below(2)}`
+    if (!mixed && random.integer(2) === 0) {
+      const convert = `-dconvert=${pick(profiles)},limit=${1 + random.integer(2)}`
       fits(() => run('btrfs', 'balance', 'start', '-f', convert, volume.path))
     }
     await compare(volume.path)

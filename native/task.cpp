@@ -138,15 +138,14 @@ class QuickLane {
       }
       lock.unlock();
       job->task->run();
-      HandlePtr handle = job->task->handle;
-      deliver(std::move(job));
-      lock.lock();
-      if (handle != nullptr) {
+      // Let go before the promise settles: after close() nothing of a finished task keeps the volume busy. It may be
+      // the last owner, and close(2) may block.
+      if (HandlePtr handle = std::move(job->task->handle); handle != nullptr) {
+        std::lock_guard<std::mutex> guard(mutex_);
         handle->running--;
         handle->admitted--;
       }
-      lock.unlock();
-      handle.reset();  // may be the last owner, and close(2) may block
+      deliver(std::move(job));
       lock.lock();
     }
   }
@@ -251,6 +250,7 @@ Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
       environment->longRunning.insert(job);
       job->thread = makeThread([job] {
         job->task->run();
+        job->task->handle.reset();
         deliver(job);
       });
     }

@@ -51,7 +51,7 @@ class WorkTask final : public Task {
       : work_(std::move(work)), convert_(std::move(convert)), interrupt_(std::move(interrupt)) {}
   void run() override {
     try {
-      out_.emplace(work_(cancelled));
+      out_.emplace((*work_)(cancelled));
     } catch (const Failure& failure) {
       failure_ = failure;
     } catch (const std::bad_alloc&) {
@@ -59,6 +59,7 @@ class WorkTask final : public Task {
     } catch (const std::exception& error) {
       failure_ = Failure{EINVAL, nullptr, error.what()};
     }
+    work_.reset();  // and the handle that it holds
   }
   Napi::Value settle(Napi::Env env) override {
     if (failure_) throw *failure_;
@@ -69,7 +70,7 @@ class WorkTask final : public Task {
   }
 
  private:
-  Work work_;
+  std::optional<Work> work_;
   Convert convert_;
   std::function<void()> interrupt_;
   std::optional<Out> out_;

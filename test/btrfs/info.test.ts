@@ -1,3 +1,4 @@
+import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { cannotMount, makeVolume, run } from '../helpers/volume.js'
@@ -12,6 +13,25 @@ describe.skipIf(cannotMount)('info()', () => {
     expect(info).toMatchObject({ uuid: field('fsid'), label: 'pool', checksum: 'xxhash64', devices: 1 })
     expect(info.nodeSizeBytes).toBe(Number(field('nodesize')))
     expect(info.sectorSizeBytes).toBe(Number(field('sectorsize')))
+  })
+
+  it('after close() nothing of it holds the volume', async () => {
+    using volume = makeVolume({ devicesMiB: [128] })
+    const held = () =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(volume.path)
+        } catch {
+          return false // the descriptor of this very directory listing
+        }
+      })
+    for (let i = 0; i < 500; i++) {
+      const fs = await openFilesystem(volume.path)
+      await Promise.all([fs.info(), fs.info()])
+      expect(held()).toHaveLength(1)
+      await fs.close()
+      expect(held()).toEqual([])
+    }
   })
 
   it('after close() every call fails with EBADF', async () => {

@@ -15,6 +15,7 @@ const ADAM = { learningRate: 3e-4, beta1: 0.9, beta2: 0.999, adamEpsilon: 1e-8 }
 const best = native.mlpKernel()
 
 beforeAll(async () => {
+  tf.enableProdMode()
   await tf.setBackend('cpu')
 })
 afterEach(() => {

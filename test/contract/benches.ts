@@ -20,6 +20,11 @@ function text(bytes: number): Buffer {
   return Buffer.alloc(bytes, made)
 }
 
+/** A repeat a MiB away is out of sight for what compresses 128 KiB at a time. */
+function noise(bytes: number): Buffer {
+  return Buffer.alloc(bytes, randomBytes(Math.max(1, Math.min(bytes, MIB))))
+}
+
 export async function kernelBench(mib = 1024): Promise<Bench> {
   const volume = makeVolume({ devicesMiB: [mib] })
   const fs = (await openFilesystem(volume.path)) as unknown as Filesystem
@@ -28,7 +33,7 @@ export async function kernelBench(mib = 1024): Promise<Bench> {
     root: volume.path,
     async writeFile(path, bytes, { ageMs = 0, compressible = false } = {}) {
       const at = join(volume.path, path)
-      await writeFile(at, compressible ? text(bytes) : randomBytes(bytes))
+      await writeFile(at, compressible ? text(bytes) : noise(bytes))
       if (ageMs === 0) return
       const then = (Date.now() - ageMs) / 1000
       await utimes(at, then, then)

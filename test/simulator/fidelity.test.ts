@@ -1,0 +1,111 @@
+/** The same script on a real volume of 1 GiB and on a simulated one. docs/simulator.md states what is measured here. */
+import { beforeAll, describe, expect, it } from 'vitest'
+import type { Measurement } from '../../src/btrfs/types.js'
+import { KIB, MIB } from '../../src/units.js'
+import { kernelBench, simulatorBench } from '../contract/benches.js'
+import { type Bench, refusal, rows } from '../contract/filesystem.js'
+import { cannotMount } from '../helpers/volume.js'
+
+type Marks = Map<string, Measurement>
+
+/** The kernel may have flushed some of it by itself. */
+const WRITTEN = '160 MiB written'
+
+async function script(bench: Bench): Promise<Marks> {
+  const { fs, root } = bench
+  const marks: Marks = new Map()
+  const mark = async (what: string, flushed = true) => {
+    if (flushed) await fs.sync()
+    marks.set(what, await fs.measure())
+  }
+  const remove = async (directory: string, keep: (index: number) => boolean) => {
+    const found = await rows(fs, `${root}/${directory}`)
+    await fs.removeFiles(
+      `${root}/${directory}`,
+      found.filter((_, index) => !keep(index)),
+    )
+  }
+  await mark('new')
+  await fs.createSubvolume(`${root}/data`)
+  for (const name of ['noise', 'text', 'small', 'inline']) await bench.makeDirectory(`data/${name}`)
+  for (let index = 0; index < 40; index++) await bench.writeFile(`data/noise/f${index}`, 4 * MIB)
+  await mark(WRITTEN, false)
+  await mark('160 MiB flushed')
+  for (let index = 0; index < 120; index++) await bench.writeFile(`data/text/f${index}`, MIB, { compressible: true })
+  await mark('120 MiB of text')
+  for (let index = 0; index < 2000; index++) await bench.writeFile(`data/small/f${index}`, 6000)
+  await mark('2,000 files of 6,000 bytes')
+  for (let index = 0; index < 2000; index++) await bench.writeFile(`data/inline/f${index}`, 1000)
+  await mark('2,000 files of 1,000 bytes')
+  await fs.snapshot(`${root}/data`, `${root}/snapshot`, { readonly: true })
+  await mark('snapshot')
+  await remove('data/noise', (index) => index % 2 === 1)
+  await remove('data/small', (index) => index >= 1000)
+  await mark('half removed, held by the snapshot')
+  await bench.writeFile('data/noise/large', 100 * MIB)
+  await mark('one file of 100 MiB')
+  await fs.deleteSubvolume(`${root}/snapshot`, { waitUntilFreed: true })
+  await mark('snapshot deleted')
+  await remove('data/inline', () => false)
+  await mark('2,000 files removed')
+  const fill = async () => {
+    for (let index = 0; ; index++) await bench.writeFile(`fill${index}`, 16 * MIB)
+  }
+  expect(await refusal(fill)).toMatchObject({ code: 'ENOSPC' })
+  await mark('full')
+  const found = await rows(fs, root)
+  await fs.removeFiles(root, found.slice(0, found.length / 2))
+  await mark('half of the last removed')
+  return marks
+}
+
+describe.skipIf(cannotMount)('the simulator against the kernel', () => {
+  const both: [string, Measurement, Measurement][] = []
+  beforeAll(async () => {
+    const run = async (bench: Bench) => {
+      try {
+        return await script(bench)
+      } finally {
+        await bench.dispose()
+      }
+    }
+    const kernel = await run(await kernelBench())
+    const simulator = await run(await simulatorBench())
+    for (const [what, measured] of kernel) both.push([what, measured, simulator.get(what)!])
+  })
+  const table = (of: (measured: Measurement) => number | undefined) => [
+    Object.fromEntries(both.map(([what, , simulated]) => [what, of(simulated)])),
+    Object.fromEntries(both.map(([what, kernel]) => [what, of(kernel)])),
+  ]
+
+  it('uses the same bytes of data, to the byte, flushed or not', () => {
+    const [simulated, kernel] = table((measured) => measured.liveDataUsedBytes)
+    expect(simulated).toEqual(kernel)
+    for (const [what, kernel, simulated] of both) {
+      if (what !== WRITTEN) expect(simulated.dataUsedBytes, what).toBe(kernel.dataUsedBytes)
+    }
+  })
+  it('is as full, to a hundredth of a percent', () => {
+    for (const [what, kernel, simulated] of both) {
+      expect(simulated.liveUsedPercent, what).toBeCloseTo(kernel.liveUsedPercent!, 2)
+    }
+  })
+  it('allocates the same block groups, and has the same bytes free', () => {
+    for (const of of [
+      (m: Measurement) => m.dataAllocatedBytes,
+      (m: Measurement) => m.metadataAllocatedBytes,
+      (m: Measurement) => m.unallocatedBytes,
+      (m: Measurement) => m.freeBytes,
+      (m: Measurement) => m.globalReserveBytes,
+    ]) {
+      const [simulated, kernel] = table(of)
+      expect(simulated).toEqual(kernel)
+    }
+  })
+  it('uses metadata within a quarter', () => {
+    for (const [what, kernel, simulated] of both) {
+      const error = Math.abs(simulated.metadataUsedBytes - kernel.metadataUsedBytes)
+      expect(error, what).toBeLessThanOrEqual(Math.max(0.25 * kernel.metadataUsedBytes, 256 * KIB))
+    }
+  })
+})

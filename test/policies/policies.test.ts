@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { Verdict, VolumeFacts } from '../../src/actions/guard.js'
 import { ACTIONS, type ActionName, actionId } from '../../src/actions/table.js'
@@ -71,6 +72,22 @@ describe('RulePolicy', () => {
     expect(new RulePolicy().decide(at(82, allowed())).reason).toBe(
       '82.0 % used, nothing is allowed (temp: no temp here; compress: no compress here)',
     )
+  })
+
+  it('has the thresholds of docs/policies.md', () => {
+    const text = readFileSync(new URL('../../docs/policies.md', import.meta.url), 'utf8')
+    const rows = [...text.matchAll(/^\| \d \| (\w+) \| (\d+) %/gm)].map(
+      (row) => [row[1] as ActionName, Number(row[2])] as const,
+    )
+    expect(rows.map(([action]) => action)).toEqual(['temp', 'compress', 'balance', 'snapshots'])
+    for (const [action, from] of rows) {
+      const short = { unallocatedBytes: 4.9 * GIB }
+      expect(new RulePolicy().decide(at(from, allowed(action), short)).action).toBe(action)
+      expect(new RulePolicy().decide(at(from - 0.1, allowed(action), short)).action).toBe('none')
+    }
+    const [, short] = /less than (\d+) % of the devices unallocated/.exec(text)!
+    const enough = { unallocatedBytes: Number(short) * GIB }
+    expect(new RulePolicy().decide(at(99, allowed('balance'), enough)).action).toBe('none')
   })
 
   it('checks its options', () => {

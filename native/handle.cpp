@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "error.h"
+#include "js.h"
 
 namespace btrmind {
 
@@ -22,26 +23,15 @@ HandlePtr Handle::open(const std::string& path, int flags) {
   return std::make_shared<Handle>(checkedCall(::open(path.c_str(), flags | O_CLOEXEC), "open", "open", path));
 }
 
-Napi::Value wrapHandle(Napi::Env env, HandlePtr handle) {
-  auto external = Napi::External<HandlePtr>::New(env, new HandlePtr(std::move(handle)),
-                                                 [](Napi::BasicEnv, HandlePtr* owned) { delete owned; });
-  external.TypeTag(&kHandleTag);
-  return external;
-}
-
-static HandlePtr* owner(Napi::Env env, Napi::Value value) {
-  if (!value.IsExternal() || !value.As<Napi::External<HandlePtr>>().CheckTypeTag(&kHandleTag))
-    throw Napi::TypeError::New(env, "not a btrmind handle");
-  return value.As<Napi::External<HandlePtr>>().Data();
-}
+Napi::Value wrapHandle(Napi::Env env, HandlePtr handle) { return wrapShared(env, std::move(handle), kHandleTag); }
 
 HandlePtr unwrapHandle(Napi::Env env, Napi::Value value) {
-  HandlePtr* owned = owner(env, value);
-  if (*owned == nullptr) throw Failure{EBADF, nullptr, "use a closed filesystem"};
-  return *owned;
+  HandlePtr handle = unwrapShared<Handle>(env, value, kHandleTag);
+  if (handle == nullptr) throw Failure{EBADF, nullptr, "use a closed filesystem"};
+  return handle;
 }
 
-void closeHandle(Napi::Env env, Napi::Value value) { owner(env, value)->reset(); }
+void closeHandle(Napi::Env env, Napi::Value value) { unwrapShared<Handle>(env, value, kHandleTag).reset(); }
 
 ScopedFd& ScopedFd::operator=(ScopedFd&& other) noexcept {
   std::swap(fd_, other.fd_);

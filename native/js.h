@@ -51,8 +51,9 @@ Array copied(Napi::Env env, const T* data, size_t length) {
 template <class T>
 Napi::Value wrapShared(Napi::Env env, std::shared_ptr<T> object, const napi_type_tag& tag) {
   using Owned = std::shared_ptr<T>;
-  auto external =
-      Napi::External<Owned>::New(env, new Owned(std::move(object)), [](Napi::BasicEnv, Owned* owned) { delete owned; });
+  auto owner = std::make_unique<Owned>(std::move(object));
+  auto external = Napi::External<Owned>::New(env, owner.get(), [](Napi::BasicEnv, Owned* owned) { delete owned; });
+  owner.release();  // not before: in a worker that is being terminated New() throws
   external.TypeTag(&tag);
   return external;
 }

@@ -47,20 +47,14 @@ struct Rows {
   }
 };
 
-template <class Array, class Column>
-Array toColumn(Napi::Env env, const Column& column) {
-  Array out = Array::New(env, column.size());
-  if (!column.empty()) memcpy(out.Data(), column.data(), out.ByteLength());
-  return out;
-}
-
 Napi::Value toJs(Napi::Env env, Rows& rows) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("length", static_cast<double>(rows.pathEnds.size()));
-  out.Set("numbers", toColumn<Napi::Float64Array>(env, rows.numbers));
-  out.Set("uuids", toColumn<Napi::Uint8Array>(env, rows.uuids));
-  out.Set("paths", toColumn<Napi::Uint8Array>(env, rows.paths));
-  out.Set("pathEnds", toColumn<Napi::Uint32Array>(env, rows.pathEnds));
+  out.Set("numbers", copied<Napi::Float64Array>(env, rows.numbers.data(), rows.numbers.size()));
+  out.Set("uuids", copied<Napi::Uint8Array>(env, rows.uuids.data(), rows.uuids.size()));
+  out.Set("paths",
+          copied<Napi::Uint8Array>(env, reinterpret_cast<const uint8_t*>(rows.paths.data()), rows.paths.size()));
+  out.Set("pathEnds", copied<Napi::Uint32Array>(env, rows.pathEnds.data(), rows.pathEnds.size()));
   return out;
 }
 

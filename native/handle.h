@@ -20,9 +20,6 @@ class Handle {
   static std::shared_ptr<Handle> open(const std::string& path, int flags);
   int fd() const { return fd_; }
   std::string volume;  // the filesystem's UUID, set once by open()
-  // Quick tasks on this descriptor, under way and with those that wait; guarded by the lane's mutex.
-  unsigned running = 0;
-  unsigned admitted = 0;
   SysfsFiles sysfs;
 
  private:

@@ -3,10 +3,13 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <unordered_map>
@@ -16,8 +19,8 @@ namespace btrmind {
 
 namespace {
 
-constexpr unsigned kMaxThreads = 64;
-constexpr unsigned kMaxPerHandle = 16;
+constexpr unsigned kMaxThreads = 128;
+constexpr unsigned kMaxPerVolume = 16;
 constexpr auto kIdle = std::chrono::seconds(5);
 
 struct Job;
@@ -29,9 +32,9 @@ struct Environment {
   napi_threadsafe_function deliverer = nullptr;
   bool closed = false;
   // JavaScript thread only:
-  unsigned unsettled = 0;  // while > 0 the deliverer keeps the event loop alive
+  std::unordered_set<JobPtr> unsettled;  // while there are any, the deliverer keeps the event loop alive
   std::unordered_map<uint32_t, JobPtr> tickets;
-  std::unordered_set<JobPtr> longRunning;
+  std::unordered_set<JobPtr> longRunning;  // until joined
 };
 using EnvironmentPtr = std::shared_ptr<Environment>;
 
@@ -41,8 +44,8 @@ struct Job {
   Lane lane;
   uint32_t ticket;
   napi_deferred deferred;
-  bool settled = false;  // JavaScript thread
-  std::thread thread;    // long lane
+  std::string volume;  // whose share of the quick lane; all openings share one
+  std::thread thread;  // long lane
 };
 
 // Signals must never interrupt an ioctl: DEFRAG_RANGE would return 0 with part of the work done.
@@ -74,77 +77,83 @@ class QuickLane {
  public:
   void submit(JobPtr job) {
     std::lock_guard<std::mutex> lock(mutex_);
-    Handle* handle = job->task->handle.get();
-    queue_.push_back(std::move(job));
-    // At its limit: a thread that serves this descriptor already will come to it.
-    if (handle != nullptr && handle->admitted++ >= kMaxPerHandle) return;
-    if (idle_ >= queue_.size()) {
-      wake_.notify_one();
+    Share& share = shares_[job->volume];
+    if (share.admitted == kMaxPerVolume) {  // one of those will make room for it
+      share.waiting.push_back(std::move(job));
       return;
     }
-    if (threads_ == kMaxThreads) return;
-    try {
-      makeThread([this] { loop(); }).detach();
-      threads_++;
-    } catch (const Failure&) {
-      if (threads_ > 0) return;  // the ones there will come to it
-      queue_.pop_back();
-      if (handle != nullptr) handle->admitted--;
-      throw;
-    }
-  }
-
-  // Takes a job that has not begun out of the queue, so that a stuck volume never piles work up.
-  void withdraw(const JobPtr& job) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-      if (*at == job) {
-        if (job->task->handle != nullptr) job->task->handle->admitted--;
-        queue_.erase(at);
-        return;
+    share.admitted++;
+    ready_.push_back(std::move(job));
+    if (idle_ > 0) wake_.notify_one();
+    // Some of the ready ones may already have a thread on its way; one too many goes idle.
+    if (idle_ < ready_.size() && threads_ < kMaxThreads) {
+      try {
+        makeThread([this] { loop(); }).detach();
+        threads_++;
+      } catch (const Failure&) {
+        if (threads_ > 0) return;  // the ones there will come to it
+        release(ready_.back()->volume);
+        ready_.pop_back();
+        throw;
       }
     }
   }
 
+  // Takes what has not begun out again, so that a stuck volume never piles work up.
+  void withdraw(const JobPtr& job) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto share = shares_.find(job->volume);
+    if (share == shares_.end() || removeFrom(share->second.waiting, job)) return;
+    if (removeFrom(ready_, job)) release(job->volume);
+  }
+
  private:
-  // The first job whose descriptor is not at its limit.
-  JobPtr take() {
-    for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-      Handle* handle = (*at)->task->handle.get();
-      if (handle != nullptr && handle->running >= kMaxPerHandle) continue;
-      JobPtr job = std::move(*at);
-      queue_.erase(at);
-      if (handle != nullptr) handle->running++;
-      return job;
+  struct Share {
+    unsigned admitted = 0;  // ready or running
+    std::deque<JobPtr> waiting;
+  };
+
+  static bool removeFrom(std::deque<JobPtr>& queue, const JobPtr& job) {
+    auto at = std::find(queue.begin(), queue.end(), job);
+    if (at == queue.end()) return false;
+    queue.erase(at);
+    return true;
+  }
+
+  // One admitted job of that volume is gone. The next one takes its place, and the thread that was its or is on its
+  // way to it: so every ready job has a thread that will come, unless all kMaxThreads are busy.
+  void release(const std::string& volume) {
+    auto share = shares_.find(volume);
+    if (!share->second.waiting.empty()) {
+      ready_.push_back(std::move(share->second.waiting.front()));
+      share->second.waiting.pop_front();
+    } else if (--share->second.admitted == 0) {
+      shares_.erase(share);
     }
-    return nullptr;
   }
 
   void loop() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      JobPtr job = take();
-      if (job == nullptr) {
+      if (ready_.empty()) {
         idle_++;
-        bool woken = wake_.wait_for(lock, kIdle) == std::cv_status::no_timeout;
+        bool woken = wake_.wait_for(lock, kIdle, [this] { return !ready_.empty(); });
         idle_--;
-        if (woken || !queue_.empty()) {
-          job = take();
-          if (job == nullptr) continue;
-        } else {
+        if (!woken) {
           threads_--;
           return;
         }
       }
+      JobPtr job = std::move(ready_.front());
+      ready_.pop_front();
       lock.unlock();
       job->task->run();
       // Let go before the promise settles: after close() nothing of a finished task keeps the volume busy. It may be
       // the last owner, and close(2) may block.
-      if (HandlePtr handle = std::move(job->task->handle); handle != nullptr) {
-        std::lock_guard<std::mutex> guard(mutex_);
-        handle->running--;
-        handle->admitted--;
-      }
+      job->task->handle.reset();
+      lock.lock();
+      release(job->volume);
+      lock.unlock();
       deliver(std::move(job));
       lock.lock();
     }
@@ -152,7 +161,8 @@ class QuickLane {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<JobPtr> queue_;
+  std::deque<JobPtr> ready_;
+  std::unordered_map<std::string, Share> shares_;
   unsigned threads_ = 0;
   unsigned idle_ = 0;
 };
@@ -165,20 +175,30 @@ QuickLane& quickLane() {
 
 EnvironmentPtr& environmentOf(Napi::Env env) { return *env.GetInstanceData<EnvironmentPtr>(); }
 
+void reject(Napi::Env env, napi_deferred deferred, const Failure& failure) {
+  napi_reject_deferred(env, deferred, toJs(env, failure));
+}
+
 // JavaScript thread: settles the promise once, and lets the event loop go when nothing is left.
 template <class Value>
-void settleOnce(Napi::Env env, Job& job, Value value) {
-  if (job.settled) return;
-  job.settled = true;
-  if (job.ticket != 0) job.environment->tickets.erase(job.ticket);
+void settleOnce(Napi::Env env, JobPtr job, Value value) {
+  Environment& environment = *job->environment;
+  if (environment.unsettled.erase(job) == 0) return;
+  if (environment.unsettled.empty()) napi_unref_threadsafe_function(env, environment.deliverer);
+  auto ticket = environment.tickets.find(job->ticket);
+  if (ticket != environment.tickets.end() && ticket->second == job) environment.tickets.erase(ticket);
   try {
-    napi_resolve_deferred(env, job.deferred, value());
-  } catch (const Failure& failure) {
-    napi_reject_deferred(env, job.deferred, toJs(env, failure));
+    try {
+      napi_resolve_deferred(env, job->deferred, value());
+    } catch (const Failure& failure) {
+      reject(env, job->deferred, failure);
+    } catch (const std::bad_alloc&) {
+      reject(env, job->deferred, Failure{ENOMEM, nullptr, "allocate memory"});
+    }
   } catch (const Napi::Error& error) {
-    napi_reject_deferred(env, job.deferred, error.Value());
+    // A conversion failed; or this worker is being terminated, and nobody is left to tell (this does nothing then).
+    napi_reject_deferred(env, job->deferred, error.Value());
   }
-  if (--job.environment->unsettled == 0) napi_unref_threadsafe_function(env, job.environment->deliverer);
 }
 
 void onDelivered(napi_env rawEnv, napi_value, void*, void* data) {
@@ -191,7 +211,12 @@ void onDelivered(napi_env rawEnv, napi_value, void*, void* data) {
     job->environment->longRunning.erase(job);
     job->thread.join();
   }
-  settleOnce(env, *job, [&] { return job->task->settle(env); });
+  settleOnce(env, job, [&] { return job->task->settle(env); });
+}
+
+// What has ended must not stop what somebody else has begun meanwhile.
+void interrupt(Task& task) {
+  if (!task.ended) task.interrupt();
 }
 
 // JavaScript thread, when the environment ends (exit, or a worker's termination).
@@ -201,16 +226,14 @@ void onCleanup(void* data) {
     std::lock_guard<std::mutex> lock(environment->mutex);
     environment->closed = true;
   }
-  for (const JobPtr& job : environment->longRunning) {
+  for (const JobPtr& job : environment->unsettled) {
     job->task->cancelled = true;
-    job->task->interrupt();
+    if (job->lane == Lane::quick) quickLane().withdraw(job);
   }
+  for (const JobPtr& job : environment->longRunning) interrupt(*job->task);
   for (const JobPtr& job : environment->longRunning) job->thread.join();
   environment->longRunning.clear();
-  for (auto& [ticket, job] : environment->tickets) {
-    job->task->cancelled = true;
-    quickLane().withdraw(job);
-  }
+  environment->unsettled.clear();
   environment->tickets.clear();
   napi_release_threadsafe_function(environment->deliverer, napi_tsfn_abort);
 }
@@ -222,10 +245,11 @@ Napi::Value cancel(const Args& args) {
   JobPtr job = found->second;
   job->task->cancelled = true;
   if (job->lane == Lane::longRunning) {
-    job->task->interrupt();
+    // It may wait until the kernel has stopped.
+    makeThread([job] { interrupt(*job->task); }).detach();
   } else {
     quickLane().withdraw(job);
-    settleOnce(args.env(), *job, []() -> Napi::Value { throw Failure{ECANCELED, nullptr, "wait for the kernel"}; });
+    settleOnce(args.env(), job, []() -> Napi::Value { throw Failure{ECANCELED, nullptr, "wait for the kernel"}; });
   }
   return Napi::Boolean::New(args.env(), true);
 }
@@ -236,12 +260,14 @@ Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
   EnvironmentPtr environment = environmentOf(env);
   auto job = std::make_shared<Job>();
   job->task = std::move(task);
+  if (job->task->handle != nullptr) job->volume = job->task->handle->volume;
   job->environment = environment;
   job->lane = lane;
   job->ticket = ticket;
   napi_value promise;
   if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) throw Napi::Error::New(env);
-  if (environment->unsettled++ == 0) napi_ref_threadsafe_function(env, environment->deliverer);
+  if (environment->unsettled.empty()) napi_ref_threadsafe_function(env, environment->deliverer);
+  environment->unsettled.insert(job);
   if (ticket != 0) environment->tickets.emplace(ticket, job);
   try {
     if (lane == Lane::quick) {
@@ -251,12 +277,13 @@ Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
       job->thread = makeThread([job] {
         job->task->run();
         job->task->handle.reset();
+        job->task->ended = true;
         deliver(job);
       });
     }
   } catch (const Failure& failure) {
     environment->longRunning.erase(job);
-    settleOnce(env, *job, [&]() -> Napi::Value { throw failure; });
+    settleOnce(env, job, [&]() -> Napi::Value { throw failure; });
   }
   return Napi::Value(env, promise);
 }

@@ -1,7 +1,8 @@
 // Threads: the only code that makes any.
 //
 // Quick lane: a process-wide pool of our own, not libuv's four threads. It grows to kMaxThreads and shrinks when idle;
-// one descriptor gets at most kMaxPerHandle of them, so a stuck volume cannot starve the others.
+// one volume gets at most kMaxPerVolume of them, whatever the number of its descriptors, so that a stuck one cannot
+// starve the others.
 // Long lane: a thread for each operation that may take hours (balance, scrub).
 //
 // Life of a task: created on the JavaScript thread → run() on a lane thread → delivered through the environment's
@@ -31,9 +32,10 @@ class Task {
   virtual ~Task() = default;
   virtual void run() = 0;                         // lane thread; must not throw
   virtual Napi::Value settle(Napi::Env env) = 0;  // JavaScript thread; throws Failure
-  virtual void interrupt() {}                     // any thread; wakes a long task that is inside the kernel
+  virtual void interrupt() {}  // any thread, may block; gets a long task that is inside the kernel out of it
   Cancelled cancelled{false};
-  HandlePtr handle;  // keeps the descriptor open while the task lives
+  std::atomic<bool> ended{false};  // a long one is out of the kernel
+  HandlePtr handle;                // keeps the descriptor open while the task lives
 };
 using TaskPtr = std::shared_ptr<Task>;
 

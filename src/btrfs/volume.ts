@@ -1,11 +1,13 @@
 import { resolve } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { type NativeHandle, native } from '../native.js'
 import { type CallContext, type CallOptions, call } from './call.js'
 
 /** What each family of functions gets: the open descriptor and who holds it. Internal. */
 export class Volume {
-  readonly #pending = new Set<Promise<unknown>>()
+  #inFlight = 0
+  readonly #closing: (() => void)[] = []
   readonly #stop = new AbortController()
 
   constructor(
@@ -47,16 +49,21 @@ export class Volume {
     }
   }
 
-  track<T>(work: Promise<T>): Promise<T> {
-    this.#pending.add(work)
-    const done = () => this.#pending.delete(work)
-    work.then(done, done)
-    return work
+  /** close() waits for it. Awaited here and nowhere else, so that an error's stack leads on to the caller. */
+  async track<T>(work: Promise<T>): Promise<T> {
+    this.#inFlight++
+    try {
+      return await work
+    } finally {
+      if (--this.#inFlight === 0) for (const resolve of this.#closing.splice(0)) resolve()
+    }
   }
 
   async close(): Promise<void> {
     this.#stop.abort()
     native.close(this.handle)
-    await Promise.allSettled(this.#pending)
+    if (this.#inFlight === 0) return
+    await new Promise<void>((resolve) => this.#closing.push(resolve))
+    await setImmediate() // their callers hear of it first
   }
 }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,10 +9,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstdio>
-#include <cstring>
 
-#include "btrfs_compat.h"
 #include "error.h"
+#include "place.h"
 
 namespace btrmind {
 
@@ -92,12 +90,6 @@ bool isClean(std::string_view path) {
   return false;
 }
 
-btrfs_ioctl_fs_info_args identity(int fd, const std::string& path) {
-  btrfs_ioctl_fs_info_args info = {};
-  checkedIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_FS_INFO), &info, "read the filesystem's identity", path);
-  return info;
-}
-
 int openRoot(std::string path) {
   // A trailing slash would follow a symlink.
   while (path.size() > 1 && path.back() == '/') path.pop_back();
@@ -117,12 +109,8 @@ bool FileRef::isStill(const struct stat& stat) const {
          milliseconds(stat.st_ctim.tv_sec, stat.st_ctim.tv_nsec) == ctimeMs;
 }
 
-Root::Root(const Handle& volume, const std::string& path) : fd_(openRoot(path)) {
-  struct statfs filesystem;
-  checkedCall(fstatfs(fd_.get(), &filesystem), "fstatfs", "read the root's filesystem type", path);
-  bool same = static_cast<unsigned long>(filesystem.f_type) == BTRFS_SUPER_MAGIC &&
-              memcmp(identity(fd_.get(), path).fsid, identity(volume.fd(), path).fsid, BTRFS_FSID_SIZE) == 0;
-  if (!same) throw Failure{EXDEV, nullptr, "find the root on this volume", path};
+Root::Root(const HandlePtr& volume, const std::string& path) : fd_(openRoot(path)) {
+  requireOnVolume(volume, fd_.get(), path);
   struct stat stat;
   checkedCall(fstat(fd_.get(), &stat), "fstat", "read the root", path);
   device_ = stat.st_dev;

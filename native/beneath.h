@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "handle.h"
+#include "outcome.h"
 
 namespace btrmind {
 
@@ -27,9 +28,6 @@ struct FileRef {
   bool isStill(const struct stat& stat) const;
 };
 
-// Beside errno values: no longer the regular file that was seen.
-constexpr int kChanged = -1;
-
 // A file, and the directory that holds it, both pinned by descriptors.
 struct Pinned {
   ScopedFd parent;
@@ -42,12 +40,12 @@ class Root {
  public:
   // `path`'s last component must be a directory, not a symlink, on the volume of `volume`.
   // Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), EXDEV (another volume).
-  Root(const Handle& volume, const std::string& path);
+  Root(const HandlePtr& volume, const std::string& path);
   dev_t device() const { return device_; }
   // A directory beneath the root, "" for itself; of any depth, PATH_MAX does not matter. Descriptor or -errno.
   int directory(std::string_view path, int flags) const;
   // Opens `ref` with `flags` (O_PATH, or O_RDONLY for a regular file only) if it still is what was seen.
-  // 0, errno, or kChanged.
+  // The outcome.
   int pin(const FileRef& ref, int flags, Pinned& pinned) const;
 
  private:

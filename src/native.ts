@@ -149,6 +149,36 @@ export interface Native {
   // native/ops/files.cpp
   /** Rejects with ECANCELED and the outcomes so far as `progress`. */
   removeFiles(ticket: number, handle: NativeHandle, root: string, ...files: NativeFiles): Promise<NativeOutcomes>
+  /** Of one file, as the two below. `code` is '' when all went well. */
+  fileExtents(
+    ticket: number,
+    handle: NativeHandle,
+    root: string,
+    ...file: NativeFiles
+  ): Promise<{
+    code: string
+    extents: number
+    bytes: number
+    sharedBytes: number
+    compressedBytes: number
+    diskBytes?: number
+  }>
+
+  // native/ops/compress.cpp
+  /** Type 1 zlib, 2 lzo, 3 zstd. Rejects with ECANCELED and the figures as `progress`. */
+  compressFile(
+    ticket: number,
+    handle: NativeHandle,
+    root: string,
+    ...fileAndType: [...NativeFiles, type: number]
+  ): Promise<{ code: string; diskBytesBefore?: number; diskBytesAfter?: number }>
+  estimateCompressedRatio(
+    ticket: number,
+    handle: NativeHandle,
+    root: string,
+    ...file: NativeFiles
+  ): Promise<{ code: string; ratio: number }>
+
   // native/ops/subvolume.cpp; paths are absolute and normal
   createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
   snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>

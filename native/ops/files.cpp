@@ -8,15 +8,13 @@
 #include <vector>
 
 #include "../beneath.h"
+#include "../extents.h"
 #include "../task.h"
+#include "files.h"
 #include "ops.h"
 
 namespace btrmind {
 
-namespace {
-
-// Columns of files: paths (bytes, one after the other), ends (Uint32Array), identity (Float64Array: inode, size,
-// mtimeMs, ctimeMs of each).
 std::vector<FileRef> readRefs(const Args& args, size_t first) {
   auto wrong = [&](const char* what) { return Napi::TypeError::New(args.env(), what); };
   auto typed = [&](size_t index, napi_typedarray_type type) {
@@ -44,19 +42,19 @@ std::vector<FileRef> readRefs(const Args& args, size_t first) {
   return refs;
 }
 
-// 0, errno or kChanged for each, as far as it came, and the names of those that occurred.
+namespace {
+
+// Of each file, as far as it came.
 struct Outcomes {
   std::vector<int32_t> codes;
   bool cancelled = false;
 };
 
-const char* codeName(int code) { return code == kChanged ? "CHANGED" : errnoName(code); }
-
 Napi::Value toJs(Napi::Env env, const std::vector<int32_t>& codes) {
   Napi::Object names = Napi::Object::New(env);
   std::map<int, bool> seen;
   for (int code : codes) {
-    if (code != 0 && !seen[code]) names.Set(std::to_string(code), codeName(code));
+    if (code != 0 && !seen[code]) names.Set(std::to_string(code), outcomeName(code));
     seen[code] = true;
   }
   Napi::Object out = Napi::Object::New(env);
@@ -82,7 +80,7 @@ Napi::Value removeFiles(const Args& args) {
   return longRunning(
       args, handle,
       [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
-        Root root(*handle, path);
+        Root root(handle, path);
         Outcomes outcomes;
         for (const FileRef& ref : refs) {
           if ((outcomes.cancelled = cancelled)) break;
@@ -99,8 +97,42 @@ Napi::Value removeFiles(const Args& args) {
       nullptr);
 }
 
+// fileExtents(ticket, handle, root, paths, ends, identity) of one file → { code, extents, bytes, … }
+Napi::Value fileExtents(const Args& args) {
+  struct Out {
+    int code;
+    Extents extents;
+    std::optional<uint64_t> diskBytes = std::nullopt;
+  };
+  HandlePtr handle = args.handle(1);
+  return quick(
+      args, handle,
+      [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
+        Root root(handle, path);
+        Pinned pinned;
+        Out out{root.pin(refs.at(0), O_RDONLY | O_NONBLOCK | O_NOCTTY, pinned), {}};
+        if (out.code != 0) return out;
+        out.code = readExtents(pinned.file.get(), 0, UINT64_MAX, cancelled, out.extents);
+        if (out.code == 0) out.diskBytes = diskBytes(pinned.file.get(), refs[0].inode);
+        return out;
+      },
+      [](Napi::Env env, Out& out) -> Napi::Value {
+        Napi::Object object = Napi::Object::New(env);
+        object.Set("code", outcomeName(out.code));
+        object.Set("extents", number(env, out.extents.count, "extents"));
+        object.Set("bytes", number(env, out.extents.bytes, "bytes"));
+        object.Set("sharedBytes", number(env, out.extents.sharedBytes, "sharedBytes"));
+        object.Set("compressedBytes", number(env, out.extents.compressedBytes, "compressedBytes"));
+        if (out.diskBytes) object.Set("diskBytes", number(env, *out.diskBytes, "diskBytes"));
+        return object;
+      });
+}
+
 }  // namespace
 
-void defineFiles(Napi::Env env, Napi::Object exports) { define<removeFiles>(env, exports, "removeFiles"); }
+void defineFiles(Napi::Env env, Napi::Object exports) {
+  define<removeFiles>(env, exports, "removeFiles");
+  define<fileExtents>(env, exports, "fileExtents");
+}
 
 }  // namespace btrmind

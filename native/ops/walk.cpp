@@ -48,7 +48,7 @@ Napi::Value walkOpen(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
       args, handle,
-      [handle, root = args.path(2)](const Cancelled&) { return std::make_shared<Cursor>(Root(*handle, root)); },
+      [handle, root = args.path(2)](const Cancelled&) { return std::make_shared<Cursor>(Root(handle, root)); },
       [](Napi::Env env, std::shared_ptr<Cursor>& cursor) { return wrapShared(env, cursor, kWalkTag); });
 }
 

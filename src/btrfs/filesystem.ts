@@ -5,13 +5,20 @@ import { native } from '../native.js'
 import { type CallOptions, call } from './call.js'
 import { devices } from './devices.js'
 import { directory } from './directory.js'
-import { removeFiles } from './files.js'
+import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import { info } from './info.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
 import { statfs } from './statfs.js'
 import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
-import type { DeleteOptions, FileRef, SnapshotOptions, SubvolumeListOptions, WalkOptions } from './types.js'
+import type {
+  CompressOptions,
+  DeleteOptions,
+  FileRef,
+  SnapshotOptions,
+  SubvolumeListOptions,
+  WalkOptions,
+} from './types.js'
 import { usage } from './usage.js'
 import { Volume } from './volume.js'
 import { walk } from './walk.js'
@@ -98,6 +105,15 @@ export class KernelFilesystem {
   }
   deleteSubvolume(path: string, options?: DeleteOptions) {
     return deleteSubvolume(this.#volume, path, options)
+  }
+  fileExtents(root: string, file: FileRef, options?: CallOptions) {
+    return fileExtents(this.#volume, root, file, options)
+  }
+  compressFile(root: string, file: FileRef, options?: CompressOptions) {
+    return compressFile(this.#volume, root, file, options)
+  }
+  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions) {
+    return estimateCompressedRatio(this.#volume, root, file, options)
   }
   close() {
     return this.#volume.close()

@@ -222,7 +222,7 @@ export interface FileFailure {
 
 export type FileOutcome = { readonly ok: true; readonly code?: undefined } | FileFailure
 
-/** `diskBytes…` as in FileBatch. After a refusal both are absent, or equal. */
+/** `diskBytes…` as in FileExtents. After a refusal both are absent, or equal. */
 export type Compressed = FileOutcome & {
   readonly diskBytesBefore?: number | undefined
   readonly diskBytesAfter?: number | undefined
@@ -236,12 +236,19 @@ export interface FileExtents {
   readonly compressedBytes: number
   /** In extents at all: the size without holes. */
   readonly bytes: number
+  /** What the file takes on disk, after compression (not per copy); undefined without CAP_SYS_ADMIN. */
+  readonly diskBytes?: number | undefined
 }
 
 export type FileExtentsOutcome = ({ readonly ok: true; readonly code?: undefined } & FileExtents) | FileFailure
 
 /** compressed / uncompressed size on disk, 0–1; 1: nothing to gain. */
 export type RatioOutcome = { readonly ok: true; readonly code?: undefined; readonly ratio: number } | FileFailure
+
+export interface CompressOptions extends CallOptions {
+  /** Default 'lzo'. */
+  readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined
+}
 
 export interface BalanceFilters {
   /** Block groups used less than so many percent. */
@@ -331,11 +338,7 @@ export interface Filesystem extends AsyncDisposable {
   /** FIEMAP of a file that still is what was seen. */
   fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome>
   /** Rewrites a file's data compressed, in slices, without changing its content, size or mtime. */
-  compressFile(
-    root: string,
-    file: FileRef,
-    options?: CallOptions & { readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined },
-  ): Promise<Compressed>
+  compressFile(root: string, file: FileRef, options?: CompressOptions): Promise<Compressed>
   /** What `compressFile` with lzo would leave of the file's `diskBytes`, from a bounded sample. */
   estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome>
 

@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path'
 import * as v from 'valibot'
-import { BtrfsError, BtrmindError, check } from '../errors.js'
+import { check } from '../errors.js'
 import { type NativeWalkBatch, native } from '../native.js'
 import type { FileBatch, FileRef, Skipped, WalkOptions } from './types.js'
 import type { Volume } from './volume.js'
@@ -18,16 +18,6 @@ const rootPath = v.pipe(
 /** A root that an operator named: absolute, so that it never depends on the working directory. Internal. */
 export function checkRoot(operation: string, root: unknown): string {
   return check(`${operation}: root`, rootPath, root)
-}
-
-/** The addon says EXDEV for a root on another volume; everybody else hears it as what it is. Internal. */
-export async function onVolume<T>(volume: Volume, root: string, work: Promise<T>): Promise<T> {
-  try {
-    return await work
-  } catch (error) {
-    if (!(error instanceof BtrfsError) || error.code !== 'EXDEV') throw error
-    throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', `'${root}' is not on volume ${volume.uuid}`, { cause: error })
-  }
 }
 
 /**
@@ -55,8 +45,7 @@ async function* batches(
   options: { signal: AbortSignal | undefined },
 ): AsyncGenerator<FileBatch, void, void> {
   const context = { path: root }
-  const open = volume.call('walk', context, options, (t) => native.walkOpen(t, volume.handle, root))
-  const cursor = await onVolume(volume, root, open)
+  const cursor = await volume.call('walk', context, options, (t) => native.walkOpen(t, volume.handle, root))
   try {
     for (;;) {
       const raw = await volume.call('walk', context, options, (t) =>

@@ -87,6 +87,11 @@ function diskBytes(file: FileNode): number {
   return roundUp(file.sizeBytes, SECTOR_BYTES)
 }
 
+/** After compression; on one copy. */
+function takenBytes(file: FileNode): number {
+  return file.extents.reduce((sum, extent) => sum + extent.diskBytes, file.inlineBytes)
+}
+
 /** The file beneath `root`, if it still is the one that was seen; else why not. */
 function same(volume: SimulatedVolume, root: string, file: FileRef, operation: string): Found | FileFailure {
   let at: Found = findRoot(volume, root, operation)
@@ -138,7 +143,14 @@ export function extentsOf(volume: SimulatedVolume, root: string, file: FileRef):
   const node = found.node as FileNode
   // FIEMAP with FLAG_SYNC writes out what is pending.
   volume.flush(node)
-  const result = { ok: true as const, extents: 0, sharedBytes: 0, compressedBytes: 0, bytes: node.inlineBytes }
+  const result = {
+    ok: true as const,
+    extents: 0,
+    sharedBytes: 0,
+    compressedBytes: 0,
+    bytes: node.inlineBytes,
+    diskBytes: takenBytes(node),
+  }
   if (node.inlineBytes > 0) result.extents = 1
   const whole = isShared(found)
   for (const { bytes, count, compressed, refs } of node.extents) {
@@ -157,9 +169,11 @@ export function compress(volume: SimulatedVolume, root: string, file: FileRef, a
   if (isShared(found) || node.extents.some(({ refs }) => refs > 1)) return refuse('SHARED')
   if (node.extents.length > 0 && node.extents.every(({ compressed }) => compressed)) return refuse('COMPRESSED')
   return outcome(() => {
-    const diskBytesBefore = diskBytes(node)
+    volume.flush(node)
+    const diskBytesBefore = takenBytes(node)
     volume.compress(found, ALGORITHMS[algorithm](node.ratio), 'compressFile')
-    return { ok: true, diskBytesBefore, diskBytesAfter: diskBytes(node) }
+    volume.flush(node)
+    return { ok: true, diskBytesBefore, diskBytesAfter: takenBytes(node) }
   })
 }
 

@@ -204,7 +204,8 @@ export class Monitor {
         this.#warn(error)
       }
       dueMs += intervalMs * Math.max(1, Math.ceil((clock.elapsedMs() - dueMs) / intervalMs))
-      await sleep(dueMs - clock.elapsedMs(), undefined, { signal }).catch(() => undefined)
+      const restMs = dueMs - clock.elapsedMs()
+      await (clock.sleep?.(restMs, signal) ?? sleep(restMs, undefined, { signal })).catch(() => undefined)
       if (signal.aborted) return
     }
   }

@@ -26,7 +26,7 @@ export interface Sample {
   readonly metadataOverheadRatio?: number | undefined
   /**
    * Logical: metadata allocated − used − global reserve (M). What is left before a metadata chunk must be allocated;
-   * negative when the reserve is no longer covered.
+   * negative when the reserve is no longer covered. Undefined where block groups are mixed.
    */
   readonly metadataSlackBytes?: number | undefined
   /** 0–1, see docs/fragmentation.md (M). */
@@ -59,6 +59,11 @@ export function utilisationPercent(sample: Pick<Sample, 'usedPercent' | 'liveUse
 }
 
 export function readingOf(measured: Measurement, timeMs: number, durationMs: number): Reading {
+  const { metadataAllocatedBytes } = measured
+  const unavailable = measured.unavailable.filter(({ field }) => field !== 'liveDataUsedBytes') // Not in a sample.
+  if (metadataAllocatedBytes === 0) {
+    unavailable.push({ field: 'metadataSlackBytes', reason: 'mixed block groups: metadata has none of its own' })
+  }
   return {
     timeMs,
     source: 'kernel',
@@ -68,7 +73,10 @@ export function readingOf(measured: Measurement, timeMs: number, durationMs: num
     freeBytes: measured.freeBytes,
     unallocatedBytes: measured.unallocatedBytes,
     metadataOverheadRatio: measured.metadataOverheadRatio,
-    metadataSlackBytes: measured.metadataAllocatedBytes - measured.metadataUsedBytes - measured.globalReserveBytes,
+    metadataSlackBytes:
+      metadataAllocatedBytes === 0
+        ? undefined
+        : metadataAllocatedBytes - measured.metadataUsedBytes - measured.globalReserveBytes,
     fragmentationRatio: measured.fragmentationRatio,
     deviceErrors: measured.deviceErrors,
     missingDevices: measured.missingDevices,
@@ -76,7 +84,7 @@ export function readingOf(measured: Measurement, timeMs: number, durationMs: num
     exclusiveOperation: measured.exclusiveOperation,
     readOnly: measured.readOnly,
     durationMs,
-    unavailable: measured.unavailable,
+    unavailable,
   }
 }
 

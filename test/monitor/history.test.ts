@@ -19,6 +19,7 @@ import { readHistory } from '../../src/monitor/history.js'
 import { lockStateDirectory } from '../../src/monitor/lock.js'
 import { Monitor, type MonitorOptions } from '../../src/monitor/monitor.js'
 import type { Reading } from '../../src/monitor/sample.js'
+import { openFiles } from '../helpers/open-files.js'
 import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 import { FakeClock, FakeVolume, MEASURED, settle } from './fake.js'
 
@@ -294,6 +295,7 @@ describe.skipIf(cannotMount)('a state directory on a volume of its own', () => {
       run('fsfreeze', '--unfreeze', volume.path)
     }
     await vi.waitFor(async () => expect(await onDisk()).toHaveLength(22))
-    await sleep(100)
+    // So that it can be unmounted.
+    await vi.waitFor(() => expect(openFiles().filter((path) => path.startsWith(volume.path))).toEqual([]))
   })
 })

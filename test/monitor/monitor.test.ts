@@ -47,6 +47,10 @@ describe('Monitor.sample()', () => {
     const sample = await monitor.sample()
     expect(sample.unavailable).toContainEqual(missing)
     expect(monitor.state(sample).fragmentation).toBeUndefined()
+    filesystem.measured = async () => ({ ...MEASURED, metadataAllocatedBytes: 0, metadataUsedBytes: 0 })
+    const mixed = await monitor.sample()
+    expect(mixed.metadataSlackBytes).toBeUndefined()
+    expect(mixed.unavailable.map(({ field }) => field)).toContain('metadataSlackBytes')
   })
 
   it('gives the slope of the live utilisation over 24 h, and of the free megabytes over 1 h', async () => {
@@ -300,6 +304,24 @@ describe('Monitor.watch()', () => {
     expect(samples).toBe(6)
     expect(warnings.length).toBeGreaterThan(0)
     expect(warnings[0]).toMatchObject({ code: 'BTRMIND_ERR_SAMPLE' })
+  })
+
+  it('keeps to its interval from the start, and leaves out what comes too late', async () => {
+    const clock = new FakeClock()
+    const stop = new AbortController()
+    const start = clock.nowMs
+    const times: number[] = []
+    const sleep = async (ms: number) => {
+      clock.nowMs += ms
+    }
+    const own = { wallMs: clock.wallMs, elapsedMs: clock.elapsedMs, sleep }
+    await using monitor = new Monitor({ filesystem: new FakeVolume(), intervalMs: 1_000, clock: own })
+    for await (const sample of monitor.watch({ signal: stop.signal })) {
+      times.push(sample.timeMs - start)
+      clock.nowMs += times.length === 2 ? 2_500 : 300 // what is done with it takes time
+      if (times.length === 5) stop.abort()
+    }
+    expect(times).toEqual([0, 1_000, 4_000, 5_000, 6_000])
   })
 
   it('ends on close()', async () => {

@@ -1,9 +1,8 @@
 import { resolve } from 'node:path'
-import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, pathArgument } from './options.js'
 import type { Directory } from './types.js'
 import type { Volume } from './volume.js'
 
@@ -18,7 +17,7 @@ const TOP_INODE = 256
  * const { path } = await fs.directory('/mnt/pool/latest')
  */
 export async function directory(volume: Volume, path: string, options?: CallOptions): Promise<Directory> {
-  const absolute = resolve(check('directory: path', v.pipe(v.string(), v.nonEmpty('a path')), path))
+  const absolute = resolve(check('directory: path', pathArgument, path))
   const found = await volume.call(
     'directory',
     { path: absolute },

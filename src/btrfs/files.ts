@@ -1,23 +1,11 @@
-import * as v from 'valibot'
 import { check, isNativeFailure } from '../errors.js'
 import { type NativeFiles, type NativeOutcomes, native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, compressOptions, fileRefs } from './options.js'
 import type { Compressed, CompressOptions, FileExtentsOutcome, FileOutcome, FileRef, RatioOutcome } from './types.js'
 import type { Volume } from './volume.js'
 import { checkRoot } from './walk.js'
 
-const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
-const time = v.pipe(v.number(), v.finite())
-const bytes = v.custom<Uint8Array>(
-  (path) => path instanceof Uint8Array && path.length > 0 && !path.includes(0),
-  'a path as bytes without NUL (Uint8Array)',
-)
-const fileRefs = v.array(v.object({ path: bytes, inode: whole, sizeBytes: whole, mtimeMs: time, ctimeMs: time }))
-const compressOptions = v.strictObject({
-  ...callOptions.entries,
-  algorithm: v.optional(v.picklist(['zlib', 'lzo', 'zstd']), 'lzo'),
-})
 /** The kernel's numbers. */
 const ALGORITHMS = { zlib: 1, lzo: 2, zstd: 3 } as const
 

@@ -1,7 +1,38 @@
+/** What the calls of a Filesystem take, checked the same way by the kernel's side and by the simulator's. */
+import { isAbsolute } from 'node:path'
 import * as v from 'valibot'
 
 /** `signal` and `timeoutMs`, as every quick call takes them. Spread `.entries` into a larger strictObject. */
 export const callOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),
   timeoutMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(2 ** 31 - 1))),
+})
+
+/** Absolute, or relative to what the function says. */
+export const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
+/** A root that an operator named: absolute, so that it never depends on the working directory. */
+export const rootPath = v.pipe(
+  v.string(),
+  v.check((path) => isAbsolute(path) && !path.includes('\0'), 'an absolute path'),
+)
+
+export const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
+export const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
+export const deleteOptions = v.strictObject({ ...callOptions.entries, waitUntilFreed: v.optional(v.boolean(), false) })
+
+export const walkOptions = v.strictObject({
+  signal: v.optional(v.instance(AbortSignal)),
+  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),
+})
+
+const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
+const time = v.pipe(v.number(), v.finite())
+const bytes = v.custom<Uint8Array>(
+  (path) => path instanceof Uint8Array && path.length > 0 && !path.includes(0),
+  'a path as bytes without NUL (Uint8Array)',
+)
+export const fileRefs = v.array(v.object({ path: bytes, inode: whole, sizeBytes: whole, mtimeMs: time, ctimeMs: time }))
+export const compressOptions = v.strictObject({
+  ...callOptions.entries,
+  algorithm: v.optional(v.picklist(['zlib', 'lzo', 'zstd']), 'lzo'),
 })

@@ -1,17 +1,11 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import * as v from 'valibot'
 import { BtrfsError, check } from '../errors.js'
 import { type NativeSubvolumes, native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, deleteOptions, listOptions, pathArgument, snapshotOptions } from './options.js'
 import type { DeleteOptions, SnapshotOptions, Subvolume, SubvolumeListOptions } from './types.js'
 import type { Volume } from './volume.js'
-
-const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
-const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
-const deleteOptions = v.strictObject({ ...callOptions.entries, waitUntilFreed: v.optional(v.boolean(), false) })
-const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
 
 /**
  * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · may be done by whoever may write in the directory · quick.

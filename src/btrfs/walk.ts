@@ -1,19 +1,8 @@
-import { isAbsolute } from 'node:path'
-import * as v from 'valibot'
 import { check } from '../errors.js'
 import { type NativeWalkBatch, native } from '../native.js'
+import { rootPath, walkOptions } from './options.js'
 import type { FileBatch, FileRef, Skipped, WalkOptions } from './types.js'
 import type { Volume } from './volume.js'
-
-const walkOptions = v.strictObject({
-  signal: v.optional(v.instance(AbortSignal)),
-  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),
-})
-
-const rootPath = v.pipe(
-  v.string(),
-  v.check((path) => isAbsolute(path) && !path.includes('\0'), 'an absolute path'),
-)
 
 /** A root that an operator named: absolute, so that it never depends on the working directory. Internal. */
 export function checkRoot(operation: string, root: unknown): string {

@@ -167,12 +167,14 @@ export function compress(volume: SimulatedVolume, root: string, file: FileRef, a
   if (!('subvolume' in found)) return found
   const node = found.node as FileNode
   if (isShared(found) || node.extents.some(({ refs }) => refs > 1)) return refuse('SHARED')
-  if (node.extents.length > 0 && node.extents.every(({ compressed }) => compressed)) return refuse('COMPRESSED')
+  volume.flush(node)
+  const diskBytesBefore = takenBytes(node)
+  const nothing = { diskBytesBefore, diskBytesAfter: diskBytesBefore }
+  if (node.noCompress) return { ...refuse('NOCOMPRESS'), ...nothing }
+  if (node.extents.length === 0) return { ok: true, ...nothing }
+  if (node.extents.every(({ compressed }) => compressed)) return { ...refuse('COMPRESSED'), ...nothing }
   return outcome(() => {
-    volume.flush(node)
-    const diskBytesBefore = takenBytes(node)
     volume.compress(found, ALGORITHMS[algorithm](node.ratio), 'compressFile')
-    volume.flush(node)
     return { ok: true, diskBytesBefore, diskBytesAfter: takenBytes(node) }
   })
 }

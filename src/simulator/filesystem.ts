@@ -1,13 +1,24 @@
-import { isAbsolute, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import * as v from 'valibot'
 import type { CallOptions } from '../btrfs/call.js'
 import { deviceOf } from '../btrfs/devices.js'
 import { measurementOf } from '../btrfs/measure.js'
-import { callOptions } from '../btrfs/options.js'
+import {
+  callOptions,
+  compressOptions,
+  deleteOptions,
+  fileRefs,
+  listOptions,
+  pathArgument,
+  rootPath,
+  snapshotOptions,
+  walkOptions,
+} from '../btrfs/options.js'
 import type {
   BalanceOptions,
   BalanceStatus,
   Compressed,
+  CompressOptions,
   DeleteOptions,
   Device,
   Directory,
@@ -32,33 +43,18 @@ import { SimulatedBalance } from './balance.js'
 import { NODE_BYTES, SECTOR_BYTES } from './chunks.js'
 import { failure } from './failure.js'
 import { readingOf } from './figures.js'
-import { ALGORITHMS, compress, estimateRatio, extentsOf, removeFile, walkFiles } from './files.js'
+import { compress, estimateRatio, extentsOf, removeFile, walkFiles } from './files.js'
 import type { VolumeOptions } from './options.js'
 import { asDirectory, findDirectory, pathOf } from './paths.js'
 import type { SubvolumeRecord } from './tree.js'
 import { SimulatedVolume } from './volume.js'
 
-const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
-const { entries } = callOptions
-const snapshotOptions = v.strictObject({ ...entries, readonly: v.optional(v.boolean(), false) })
-const deleteOptions = v.strictObject({ ...entries, waitUntilFreed: v.optional(v.boolean(), false) })
-const listOptions = v.strictObject({ ...entries, below: v.optional(pathArgument) })
-const algorithms = Object.keys(ALGORITHMS) as (keyof typeof ALGORITHMS)[]
-const compressOptions = v.strictObject({ ...entries, algorithm: v.optional(v.picklist(algorithms), 'zstd') })
-const rootPath = v.pipe(
-  v.string(),
-  v.check((path) => isAbsolute(path), 'an absolute path'),
-)
-const walkOptions = v.strictObject({
-  signal: entries.signal,
-  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
-})
 const filters = v.strictObject({
   usagePercent: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(100))),
   limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
 })
 const balanceOptions = v.strictObject({
-  signal: entries.signal,
+  signal: callOptions.entries.signal,
   data: v.optional(filters),
   metadata: v.optional(filters),
   system: v.optional(filters),
@@ -190,22 +186,19 @@ export class SimulatedFilesystem implements Filesystem {
       yield next.value
     }
   }
-  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]> {
-    return this.#quick('removeFiles', options, (volume) => files.map((file) => removeFile(volume, root, file)))
+  async removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]> {
+    const refs = check('removeFiles: files', fileRefs, files)
+    return this.#beneath('removeFiles', root, options, (volume) => refs.map((file) => removeFile(volume, root, file)))
   }
   fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome> {
-    return this.#quick('fileExtents', options, (volume) => extentsOf(volume, root, file))
+    return this.#beneath('fileExtents', root, options, (volume) => extentsOf(volume, root, file))
   }
-  async compressFile(
-    root: string,
-    file: FileRef,
-    options: CallOptions & { readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined } = {},
-  ): Promise<Compressed> {
+  async compressFile(root: string, file: FileRef, options: CompressOptions = {}): Promise<Compressed> {
     const { algorithm, ...callWith } = check('compressFile', compressOptions, options)
-    return this.#quick('compressFile', callWith, (volume) => compress(volume, root, file, algorithm))
+    return this.#beneath('compressFile', root, callWith, (volume) => compress(volume, root, file, algorithm))
   }
   estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome> {
-    return this.#quick('estimateCompressedRatio', options, (volume) => estimateRatio(volume, root, file))
+    return this.#beneath('estimateCompressedRatio', root, options, (volume) => estimateRatio(volume, root, file))
   }
 
   balance(options: BalanceOptions): SimulatedBalance {
@@ -237,6 +230,15 @@ export class SimulatedFilesystem implements Filesystem {
     this.#alive(operation)
     this.volume.catchUp()
     return act(this.volume)
+  }
+  async #beneath<T>(
+    operation: string,
+    root: string,
+    options: CallOptions | undefined,
+    act: (volume: SimulatedVolume) => T,
+  ): Promise<T> {
+    check(`${operation}: root`, rootPath, root)
+    return this.#quick(operation, options, act)
   }
   #alive(operation: string): void {
     if (this.#closed) throw failure('EBADF', operation, { path: this.path })

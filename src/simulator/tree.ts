@@ -28,6 +28,8 @@ export interface FileNode {
   ctimeMs: number
   /** Compressed size / size that zstd reaches. */
   ratio: number
+  /** The kernel's flag after a block of it did not shrink. */
+  noCompress: boolean
   /** Reserved, not flushed yet. */
   pendingBytes: number
   inlineBytes: number
@@ -95,7 +97,7 @@ export class Nodes {
   file(atMs: number): FileNode {
     this.space.growMetadata(FILE_BYTES)
     const times = { atimeMs: atMs, mtimeMs: atMs, ctimeMs: atMs }
-    const empty = { sizeBytes: 0, ratio: 1, pendingBytes: 0, inlineBytes: 0, extents: [] }
+    const empty = { sizeBytes: 0, ratio: 1, noCompress: false, pendingBytes: 0, inlineBytes: 0, extents: [] }
     return { kind: 'file', refs: 0, inode: ++this.#lastInode, ...times, ...empty }
   }
   directory(inode = ++this.#lastInode): DirectoryNode {

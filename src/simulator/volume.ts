@@ -109,6 +109,7 @@ export class SimulatedVolume {
     const file = this.ownFile(found, 'writeFile')
     this.#truncate(file)
     file.ratio = options.compressibleRatio ?? 1
+    file.noCompress = false
     file.atimeMs = options.atimeMs ?? now
     file.mtimeMs = options.mtimeMs ?? now
     file.ctimeMs = options.ctimeMs ?? now
@@ -204,6 +205,7 @@ export class SimulatedVolume {
     }
     const smaller = compressedBytes(bytes, ratio) < compressedBytes(bytes, 1)
     const file = this.ownFile(found, operation)
+    file.noCompress = !smaller
     this.nodes.setExtents(file, this.space.place(bytes, smaller ? ratio : 1))
     this.takeTimeFor(bytes)
   }

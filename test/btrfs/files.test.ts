@@ -188,7 +188,9 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     writeFileSync(join(root, 'f'), 'x')
     const [file] = await refs(root)
     const removing = (change: object) => fs.removeFiles(root, [{ ...file!, ...change }])
-    await expect(removing({ path: 'f' })).rejects.toThrow("option '0.path': expected a path as bytes without NUL (Uint8Array), got 'f'")
+    await expect(removing({ path: 'f' })).rejects.toThrow(
+      "option '0.path': expected a path as bytes without NUL (Uint8Array), got 'f'",
+    )
     await expect(removing({ path: Buffer.from('f\0x') })).rejects.toThrow("option '0.path'")
     await expect(removing({ path: Buffer.alloc(0) })).rejects.toThrow("option '0.path'")
     await expect(removing({ inode: -1 })).rejects.toThrow("option '0.inode'")

@@ -393,13 +393,28 @@ function compression(bench: () => Bench) {
       compressedBytes: 0,
       bytes: 10 * MIB,
     })
-    expect(await fs.compressFile(root, text)).toMatchObject({ ok: true })
+    const { ok, diskBytesBefore, diskBytesAfter } = await fs.compressFile(root, text)
+    expect([ok, diskBytesBefore]).toEqual([true, 10 * MIB])
     const after = await settled(fs)
     expect(before.dataUsedBytes - after.dataUsedBytes).toBeGreaterThan(5 * MIB)
+    expect(before.dataUsedBytes - after.dataUsedBytes).toBe(diskBytesBefore! - diskBytesAfter!)
     const again = await one('text')
     expect(again).toMatchObject({ sizeBytes: text.sizeBytes, mtimeMs: text.mtimeMs, inode: text.inode })
     expect(await fs.fileExtents(root, again)).toMatchObject({ ok: true, compressedBytes: 10 * MIB, bytes: 10 * MIB })
     expect(await fs.compressFile(root, again)).toMatchObject({ ok: false, code: 'COMPRESSED' })
+  })
+
+  it('gains nothing from noise, which the kernel marks, nor from what lies inline', async () => {
+    const { fs, root } = bench()
+    const before = await settled(fs)
+    expect(await fs.compressFile(root, await one('noise'))).toMatchObject({ ok: true })
+    expect((await settled(fs)).dataUsedBytes).toBe(before.dataUsedBytes)
+    expect(await fs.compressFile(root, await one('noise'))).toMatchObject({ ok: false, code: 'NOCOMPRESS' })
+    await bench().writeFile('inline', 1000, { compressible: true })
+    await fs.sync()
+    const outcome = await fs.compressFile(root, await one('inline'))
+    expect(outcome.ok).toBe(true)
+    expect(outcome.diskBytesAfter).toBe(outcome.diskBytesBefore)
   })
 
   it('estimates what it would leave', async () => {

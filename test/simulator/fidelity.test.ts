@@ -48,6 +48,10 @@ async function script(bench: Bench): Promise<Marks> {
   await mark('snapshot deleted')
   await remove('data/inline', () => false)
   await mark('2,000 files removed')
+  for (const file of await rows(fs, `${root}/data/text`)) {
+    expect(await fs.compressFile(`${root}/data/text`, file, { algorithm: 'zstd' })).toMatchObject({ ok: true })
+  }
+  await mark('text compressed')
   const fill = async () => {
     for (let index = 0; ; index++) await bench.writeFile(`fill${index}`, 16 * MIB)
   }

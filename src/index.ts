@@ -1,2 +1,3 @@
 /** The public surface, nothing else. */
 export * from './btrfs/index.js'
+export * from './monitor/index.js'

@@ -27,8 +27,8 @@ export type Draft = Omit<Plan, 'allowed' | 'action' | 'emergency'>
 export interface Actor {
   /** Undefined: not looked yet. No system call. */
   facts(emergency: boolean): CandidateFacts | undefined
-  /** Looks for candidates, within bounds, between steps. */
-  refresh(signal: AbortSignal | undefined): Promise<void>
+  /** Looks for candidates, within bounds, between steps; gives back what it could not look at. */
+  refresh(signal: AbortSignal | undefined): Promise<readonly string[]>
   /** What cannot be undone: the paths that it would touch first, in an emergency too. */
   next?(): readonly string[]
   /** From what is known already: no system call. */

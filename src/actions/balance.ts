@@ -26,13 +26,14 @@ export class BalanceActor implements Actor {
     return this.#metadata?.ratio
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<void> {
+  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
     const usage = await this.#context.filesystem.usage({ signal })
     const groups = usage.blockGroups.filter(({ type }) => type === 'metadata')
     const sum = (of: 'sizeBytes' | 'usedBytes') => groups.reduce((total, group) => total + group[of], 0)
     const ratio = usage.metadataRatio
     this.#metadata =
       ratio === undefined ? undefined : { allocatedBytes: sum('sizeBytes'), usedBytes: sum('usedBytes'), ratio }
+    return []
   }
 
   plan({ facts, sample }: PlanRequest): Draft {

@@ -2,25 +2,20 @@
 import { DAY_MS, formatBytes } from '../units.js'
 import { type Actor, type ActorContext, count, type Draft, pathOf, SHOWN, unseen } from './actor.js'
 import type { Run } from './plan.js'
-import { type Candidate, FileScan, keyOf, touchedMs } from './scan.js'
+import { type Candidate, FileScan, touchedMs } from './scan.js'
 
 const CAPACITY = 2_048
 /** Of the largest candidates so many are looked into, in one look. */
 const ASKED_EACH_LOOK = 64
-const ASKED_KEPT = 16_384
 /** A rewrite that gains less is not worth its writes; the kernel gives a file up too when it gains too little. */
 const WORTHWHILE_RATIO = 0.8
 
-interface Suitable extends Candidate {
-  /** Logical bytes. */
-  readonly gainBytes: number
-}
-
 export class CompressActor implements Actor {
   readonly #context: ActorContext
+  /** Findings: the logical bytes to gain. Rejected: shared, compressed, not compressible, tried already. */
   readonly #scan: FileScan
-  /** By key: what compressing would gain, in logical bytes; 0: shared, compressed, not compressible, or tried. */
-  readonly #gain = new Map<string, number>()
+  /** The largest first. */
+  #worthwhile: Candidate[] = []
 
   constructor(context: ActorContext) {
     this.#context = context
@@ -32,6 +27,7 @@ export class CompressActor implements Actor {
       capacity: CAPACITY,
       maxFiles: options.scanFiles,
       maxMs: options.scanMs,
+      keepFindings: true,
       rank: (batch, index) => {
         const sizeBytes = batch.sizeBytes[index]!
         if (sizeBytes < options.compressMinBytes || sizeBytes > options.compressMaxBytes) return undefined
@@ -43,28 +39,34 @@ export class CompressActor implements Actor {
 
   facts() {
     if (!this.#scan.looked) return undefined
-    const asked = this.#scan.candidates.filter((candidate) => this.#gain.has(keyOf(candidate))).length
-    const nothing =
-      this.#scan.candidates.length === 0
-        ? `none of ${count(this.#scan.seen, 'file')} is large enough and untouched for ${this.#context.options.inactiveDays} days`
-        : `of ${count(this.#scan.candidates.length, 'inactive file')}, ${asked} were looked into: shared, compressed already, or not worth it`
-    return { items: this.#suitable(1).length, nothing: nothing + unseen(this.#scan) }
+    return { items: this.#worthwhile.length, nothing: this.#nothing() + unseen(this.#scan) }
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<void> {
+  #nothing(): string {
+    const { candidates, seen } = this.#scan
+    const days = this.#context.options.inactiveDays
+    if (candidates.length === 0)
+      return `none of ${count(seen, 'file')} is large, untouched for ${days} days, private and compressible`
+    return `${count(candidates.length, 'inactive file')} not looked into yet`
+  }
+
+  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
     await this.#scan.look({ signal })
-    if (this.#gain.size > ASKED_KEPT) this.#gain.clear()
-    const next = this.#scan.candidates.filter((candidate) => !this.#gain.has(keyOf(candidate)))
+    const next = this.#scan.candidates.filter(({ finding }) => finding === undefined)
     for (const candidate of next.slice(0, ASKED_EACH_LOOK)) {
-      if (signal?.aborted) return
-      this.#gain.set(keyOf(candidate), await this.#ask(candidate))
+      if (signal?.aborted) break
+      const gainBytes = await this.#ask(candidate)
+      if (gainBytes > 0) candidate.finding = gainBytes
+      else this.#scan.reject(candidate)
     }
+    this.#worthwhile = this.#scan.candidates.filter(({ finding }) => finding !== undefined)
+    return this.#scan.complaints
   }
 
   plan(): Draft {
-    const files = this.#suitable(this.#context.options.stepCompressBytes)
+    const files = this.#portion()
     const raw = this.#context.dataRatio()
-    const gainBytes = files.reduce((sum, file) => sum + file.gainBytes, 0)
+    const gainBytes = files.reduce((sum, { finding }) => sum + (finding ?? 0), 0)
     const predictedBytes = raw === undefined ? undefined : Math.round(gainBytes * raw)
     const rewrittenBytes = files.reduce((sum, file) => sum + file.diskBytes, 0)
     return {
@@ -80,18 +82,17 @@ export class CompressActor implements Actor {
     return this.#scan.close()
   }
 
-  /** The largest that are worth it: the first, and more until `bytes` are to be rewritten. */
-  #suitable(bytes: number): Suitable[] {
-    const files: Suitable[] = []
-    let left = bytes
-    for (const candidate of this.#scan.candidates) {
-      const gainBytes = this.#gain.get(keyOf(candidate)) ?? 0
-      if (gainBytes === 0) continue
-      if (left <= 0 || files.length >= this.#context.options.stepFiles) break
+  /** The first, and more until enough is to be rewritten. */
+  #portion(): Candidate[] {
+    const { stepFiles, stepCompressBytes } = this.#context.options
+    let left = stepCompressBytes
+    const portion: Candidate[] = []
+    for (const candidate of this.#worthwhile) {
+      if (left <= 0 || portion.length >= stepFiles) break
       left -= candidate.diskBytes
-      files.push({ ...candidate, gainBytes })
+      portion.push(candidate)
     }
-    return files
+    return portion
   }
 
   async #ask({ root, file, diskBytes }: Candidate): Promise<number> {
@@ -109,12 +110,12 @@ export class CompressActor implements Actor {
     for (const candidate of files) {
       if (run.expired) return run.note('the rest waits for the next step')
       run.acting()
-      this.#gain.set(keyOf(candidate), 0) // Once is enough, whatever comes of it.
+      this.#scan.reject(candidate) // Once is enough, whatever comes of it.
+      this.#worthwhile = this.#worthwhile.filter((other) => other !== candidate)
       const outcome = await filesystem.compressFile(candidate.root, candidate.file, {
         signal: run.signal,
         algorithm: options.compression,
       })
-      this.#scan.drop([candidate])
       if (outcome.ok) run.done()
       else run.failed(pathOf(candidate), outcome.code)
     }

@@ -16,7 +16,7 @@ import {
   type VolumeFacts,
   verdicts,
 } from './guard.js'
-import { isOutOfSpace, Journal, type PlanRecord, type Unfinished } from './journal.js'
+import { type Concluded, isOutOfSpace, Journal, type PlanRecord, type Unfinished } from './journal.js'
 import { type ActionOptions, actionOptions } from './options.js'
 import type { FailedItem, Outcome, Plan, Run } from './plan.js'
 import { type Roots, resolveRoots, rootOptions } from './roots.js'
@@ -80,7 +80,7 @@ export class Executor implements AsyncDisposable {
     const context: ActorContext = { filesystem, clock, options, roots, dataRatio: () => this.#dataRatio }
     for (const [action, outcomes] of journal.outcomes) {
       const last = outcomes.at(-1)
-      if (last !== undefined) this.#lastActed[action] = lastActed(last.timeMs, last.done, last.failed)
+      if (last !== undefined) this.#lastActed[action] = { timeMs: last.timeMs, fruitless: last.fruitless === true }
     }
     const deleted = journal.outcomes.get('snapshots') ?? []
     const freed = deleted.flatMap(({ done, freedBytes }) => (done > 0 && freedBytes !== undefined ? [freedBytes] : []))
@@ -138,7 +138,7 @@ export class Executor implements AsyncDisposable {
     for (const name of ACTED) {
       const actor = this.#actors[name]
       await attempt(name, async () => {
-        await actor.refresh(signal)
+        for (const complaint of await actor.refresh(signal)) problems.push(`${name}: ${complaint}`)
         if (prepare === true && actor.next !== undefined) await this.#journal.prepare(name, actor.next())
       })
     }
@@ -214,9 +214,10 @@ export class Executor implements AsyncDisposable {
     const actedMs = this.#clock.elapsedMs()
     const freedBytes = run.firstActMs === undefined ? undefined : await this.#measureFreed(sample, run)
     const settledMs = this.#clock.elapsedMs()
-    await run.conclude(freedBytes, error)
     const { doneItems, failedItems } = run
-    this.#lastActed[action] = lastActed(sample.timeMs, doneItems, failedItems)
+    const fruitless = doneItems === 0 && (failedItems > 0 || error !== undefined) && signal?.aborted !== true
+    await run.conclude({ freedBytes, fruitless, error: error?.message })
+    this.#lastActed[action] = { timeMs: sample.timeMs, fruitless }
     if (action === 'snapshots' && doneItems > 0 && freedBytes !== undefined) this.#snapshots.learn(freedBytes)
     const endMs = this.#clock.elapsedMs()
     return {
@@ -272,10 +273,6 @@ export class Executor implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
-}
-
-function lastActed(timeMs: number, done: number, failed: number): LastActed {
-  return { timeMs, fruitless: done === 0 && failed > 0 }
 }
 
 const NOTHING = {
@@ -360,15 +357,9 @@ class Execution implements Run {
     this.notes.push(sentence)
   }
 
-  async conclude(freedBytes: number | undefined, error: Error | undefined): Promise<void> {
+  async conclude(result: Pick<Concluded, 'freedBytes' | 'fruitless' | 'error'>): Promise<void> {
     const { predictedBytes } = this.plan
-    const outcome = {
-      done: this.doneItems,
-      failed: this.failedItems,
-      predictedBytes,
-      freedBytes,
-      error: error?.message,
-    }
+    const outcome = { done: this.doneItems, failed: this.failedItems, predictedBytes, ...result }
     try {
       await this.record.conclude(outcome)
     } catch (cause) {

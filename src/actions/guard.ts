@@ -30,7 +30,7 @@ export interface CandidateFacts {
 
 export interface LastActed {
   readonly timeMs: number
-  /** It failed on all that it tried. */
+  /** It tried and achieved nothing. */
   readonly fruitless: boolean
 }
 
@@ -69,7 +69,7 @@ export interface Refusal {
 }
 export type Verdict = { readonly allowed: true } | Refusal
 
-/** An action that failed on all that it tried rests so long. */
+/** An action that tried and achieved nothing rests so long. */
 export const FRUITLESS_REST_MINUTES = 15
 /** A rewrite needs room for the new extents before the old ones are free. */
 export const COMPRESS_ROOM_BYTES = 64 * MIB
@@ -127,10 +127,10 @@ export const RULES: readonly Rule[] = [
   {
     code: 'fruitless',
     actions: ALL,
-    when: `less than ${FRUITLESS_REST_MINUTES} minutes ago it failed on all that it tried (not in an emergency)`,
+    when: `less than ${FRUITLESS_REST_MINUTES} minutes ago it tried and achieved nothing (not in an emergency)`,
     refuses: (facts, action) =>
       facts.lastActed[action]?.fruitless
-        ? rest(facts, action, FRUITLESS_REST_MINUTES, 'it failed on all that it tried and rests')
+        ? rest(facts, action, FRUITLESS_REST_MINUTES, 'it tried and achieved nothing, and rests')
         : undefined,
   },
   {

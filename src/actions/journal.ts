@@ -39,6 +39,8 @@ export interface Concluded {
   readonly action: ActionName
   readonly done: number
   readonly failed: number
+  /** It achieved nothing, and would not a minute later. */
+  readonly fruitless?: boolean | undefined
   readonly predictedBytes?: number | undefined
   readonly freedBytes?: number | undefined
   readonly error?: string | undefined
@@ -177,7 +179,7 @@ export class Journal {
 }
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
-type Counts = Pick<Concluded, 'done' | 'failed' | 'predictedBytes' | 'freedBytes' | 'error'>
+type Counts = Omit<Concluded, 'kind' | 'id' | 'timeMs' | 'action'>
 
 /** The lines of one plan. */
 export interface PlanRecord {

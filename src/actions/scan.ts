@@ -5,6 +5,7 @@
 import type { FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
 import { fileRef } from '../btrfs/walk.js'
 import type { Clock } from '../clock.js'
+import { DAY_MS } from '../units.js'
 
 export interface Candidate {
   readonly root: string
@@ -13,6 +14,8 @@ export interface Candidate {
   readonly touchedMs: number
   readonly diskBytes: number
   readonly links: number
+  /** What the action found out about it: what it means is the action's. */
+  finding: number | undefined
 }
 
 export interface ScanOptions {
@@ -24,19 +27,23 @@ export interface ScanOptions {
   /** Bounds of one look. */
   readonly maxFiles: number
   readonly maxMs: number
+  /** Findings of one pass hold in the next while the file is the same. */
+  readonly keepFindings: boolean
   /** Lower is taken first; undefined: no candidate. */
   rank(batch: FileBatch, index: number): number | undefined
 }
 
 /** After a pass it rests so many times as long as the pass took: looking costs at most a tenth of a core. */
 const REST_FACTOR = 9
+/** Rejections are forgotten when so many are kept of one root, and once a day: a snapshot may be gone by then. */
+const REJECTED_KEPT = 100_000
 
 export function touchedMs(batch: FileBatch, index: number): number {
   return Math.max(batch.atimeMs[index]!, batch.mtimeMs[index]!, batch.ctimeMs[index]!)
 }
 
-/** What a candidate was seen as: another file in its place has another key. */
-export function keyOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
+/** What a candidate was seen as: another file in its place has another key. Too slow for a step. */
+function keyOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
   return `${root}\0${file.inode}\0${file.sizeBytes}\0${file.mtimeMs}\0${file.ctimeMs}`
 }
 
@@ -47,6 +54,9 @@ export class FileScan {
   #pass: AsyncGenerator<number, void> | undefined
   #looking: Promise<void> | undefined
   #taken = new Set<string>()
+  /** By root: inode → ctime of what was rejected. */
+  readonly #rejected = new Map<string, Map<number, number>>()
+  #rejectedSinceMs = Number.NEGATIVE_INFINITY
   #passMs = 0
   #restUntilMs = Number.NEGATIVE_INFINITY
   readonly #closing = new AbortController()
@@ -65,6 +75,11 @@ export class FileScan {
   /** Lowest rank first. */
   get candidates(): readonly Candidate[] {
     return this.#ready
+  }
+
+  /** What could not be looked at, one sentence each; a few of them. */
+  get complaints(): string[] {
+    return [...this.problems].slice(0, 5).map(([path, why]) => `'${path}': ${why}`)
   }
 
   /** Is it known whether there are any? */
@@ -90,6 +105,10 @@ export class FileScan {
       if (!now && startMs < this.#restUntilMs) return
       this.#pass = this.#walkAll()
       this.#passMs = 0
+      if (startMs - this.#rejectedSinceMs > DAY_MS) {
+        this.#rejected.clear()
+        this.#rejectedSinceMs = startMs
+      }
     }
     let over = false
     for (let files = 0; files < maxFiles && clock.elapsedMs() - startMs < maxMs; ) {
@@ -111,7 +130,12 @@ export class FileScan {
   }
 
   #show(): void {
-    this.#ready = this.#best.sorted().filter((candidate) => !this.#taken.has(keyOf(candidate)))
+    const seen = this.#best.sorted().filter((candidate) => !this.#taken.has(keyOf(candidate)))
+    if (this.#options.keepFindings) {
+      const findings = new Map(this.#ready.map((candidate) => [keyOf(candidate), candidate.finding]))
+      for (const candidate of seen) candidate.finding = findings.get(keyOf(candidate))
+    }
+    this.#ready = seen
   }
 
   async *#walkAll(): AsyncGenerator<number, void> {
@@ -132,7 +156,9 @@ export class FileScan {
 
   #sift(root: string, batch: FileBatch): void {
     this.seen += batch.length
+    const rejected = this.#rejected.get(root)
     for (let index = 0; index < batch.length; index++) {
+      if (rejected?.get(batch.inode[index]!) === batch.ctimeMs[index]!) continue
       const rank = this.#options.rank(batch, index)
       if (rank !== undefined && this.#best.wants(rank)) this.#best.add(rank, candidate(root, batch, index))
     }
@@ -147,9 +173,21 @@ export class FileScan {
 
   /** Forgets what was dealt with, done or not: it comes back only as another pass sees it. */
   drop(dealtWith: readonly Candidate[]): void {
-    const keys = new Set(dealtWith.map(keyOf))
-    for (const key of keys) if (this.#pass !== undefined) this.#taken.add(key)
-    this.#ready = this.#ready.filter((candidate) => !keys.has(keyOf(candidate)))
+    const gone = new Set(dealtWith)
+    this.#ready = this.#ready.filter((candidate) => !gone.has(candidate))
+    // The pass under way may have seen it already.
+    if (this.#pass !== undefined) for (const candidate of dealtWith) this.#taken.add(keyOf(candidate))
+  }
+
+  /** Forgets what is of no use until it changes, so that it takes no other's place. */
+  reject(candidate: Candidate): void {
+    let rejected = this.#rejected.get(candidate.root)
+    if (rejected === undefined || rejected.size >= REJECTED_KEPT) {
+      rejected = new Map()
+      this.#rejected.set(candidate.root, rejected)
+    }
+    rejected.set(candidate.file.inode, candidate.file.ctimeMs)
+    this.drop([candidate])
   }
 
   async close(): Promise<void> {
@@ -166,6 +204,7 @@ function candidate(root: string, batch: FileBatch, index: number): Candidate {
     touchedMs: touchedMs(batch, index),
     diskBytes: batch.diskBytes[index]!,
     links: batch.links[index]!,
+    finding: undefined,
   }
 }
 

@@ -44,11 +44,11 @@ export class SnapshotsActor implements Actor {
     return { items: this.#deletable().length, nothing }
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<void> {
+  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
     const { filesystem, roots } = this.#context
     if (roots.snapshots.length === 0) {
       this.#found = []
-      return
+      return []
     }
     const all: Subvolume[] = []
     for await (const subvolume of filesystem.subvolumes({ signal })) if (isSnapshot(subvolume)) all.push(subvolume)
@@ -69,6 +69,7 @@ export class SnapshotsActor implements Actor {
     }
     this.#known = known
     this.#found = found
+    return []
   }
 
   next(): readonly string[] {

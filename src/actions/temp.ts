@@ -5,7 +5,7 @@ import { utilisationPercent } from '../monitor/sample.js'
 import { formatBytes, HOUR_MS } from '../units.js'
 import { type Actor, type ActorContext, count, type Draft, type PlanRequest, pathOf, SHOWN, unseen } from './actor.js'
 import type { Run } from './plan.js'
-import { type Candidate, FileScan, keyOf, touchedMs } from './scan.js'
+import { type Candidate, FileScan, touchedMs } from './scan.js'
 
 /** Small, so that the first file goes at once and a journal line stays short; then larger. */
 const FIRST_CHUNK = 64
@@ -14,15 +14,13 @@ const CHUNK = 1_024
 const INLINE_BYTES = 2_048
 /** Of the largest candidates so many are asked, in one look, whether a snapshot holds their bytes. */
 const ASKED_EACH_LOOK = 256
-const ASKED_KEPT = 4_096
 /** A file that others can be told to keep: systemd-tmpfiles leaves sticky files alone too. */
 const STICKY = 0o1000
 
 export class TempActor implements Actor {
   readonly #context: ActorContext
+  /** Findings: the part of a file's bytes that nothing else holds, 0–1. */
   readonly #scan: FileScan
-  /** By key: the part of the file's bytes that nothing else holds. */
-  readonly #privateRatio = new Map<string, number>()
 
   constructor(context: ActorContext) {
     this.#context = context
@@ -34,6 +32,7 @@ export class TempActor implements Actor {
       capacity: 2 * options.stepFiles,
       maxFiles: options.scanFiles,
       maxMs: options.scanMs,
+      keepFindings: false, // A new snapshot shares the file, and does not touch it.
       // Whatever its age: an emergency has another limit, and files grow old between two looks.
       rank: (batch, index) => ((batch.mode[index]! & STICKY) !== 0 ? undefined : touchedMs(batch, index)),
     })
@@ -46,9 +45,10 @@ export class TempActor implements Actor {
     return { items: this.#old(emergency, 1).length, nothing: nothing + unseen(this.#scan) }
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<void> {
+  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
     await this.#scan.look({ signal })
     await this.#ask(signal)
+    return this.#scan.complaints
   }
 
   next(): readonly string[] {
@@ -96,7 +96,7 @@ export class TempActor implements Actor {
     for (const candidate of this.#scan.candidates) {
       if (candidate.touchedMs > before || old.length >= limit) break
       // What a snapshot holds too would be lost for nothing.
-      if (!emergency || this.#privateRatio.get(keyOf(candidate)) !== 0) old.push(candidate)
+      if (!emergency || candidate.finding !== 0) old.push(candidate)
     }
     return old
   }
@@ -110,34 +110,29 @@ export class TempActor implements Actor {
   #privateBytes(files: readonly Candidate[]): number[] | undefined {
     const raw = this.#context.dataRatio()
     if (raw === undefined) return undefined
-    const ratios = files.map((candidate) => this.#privateRatio.get(keyOf(candidate)))
     let askedBytes = 0
     let privateBytes = 0
-    for (const [index, { diskBytes }] of files.entries()) {
-      askedBytes += ratios[index] === undefined ? 0 : diskBytes
-      privateBytes += (ratios[index] ?? 0) * diskBytes
+    for (const { finding, diskBytes } of files) {
+      askedBytes += finding === undefined ? 0 : diskBytes
+      privateBytes += (finding ?? 0) * diskBytes
     }
     const average = askedBytes === 0 ? 1 : privateBytes / askedBytes
-    return files.map(({ links, file, diskBytes }, index) =>
-      links > 1 || file.sizeBytes <= INLINE_BYTES ? 0 : Math.round(diskBytes * (ratios[index] ?? average) * raw),
+    return files.map(({ links, file, diskBytes, finding }) =>
+      links > 1 || file.sizeBytes <= INLINE_BYTES ? 0 : Math.round(diskBytes * (finding ?? average) * raw),
     )
   }
 
   /** FIEMAP of the largest of those that are next, so that a prediction does not count what snapshots hold. */
   async #ask(signal: AbortSignal | undefined): Promise<void> {
-    if (this.#privateRatio.size > ASKED_KEPT) this.#privateRatio.clear()
     const next = this.#scan.candidates
       .slice(0, this.#context.options.stepFiles)
-      .filter((candidate) => candidate.links === 1 && candidate.file.sizeBytes > INLINE_BYTES)
-      .filter((candidate) => !this.#privateRatio.has(keyOf(candidate)))
+      .filter(({ finding, links, file }) => finding === undefined && links === 1 && file.sizeBytes > INLINE_BYTES)
       .sort((a, b) => b.diskBytes - a.diskBytes)
       .slice(0, ASKED_EACH_LOOK)
     for (const candidate of next) {
       if (signal?.aborted) return
       const extents = await this.#context.filesystem.fileExtents(candidate.root, candidate.file)
-      if (!extents.ok) continue
-      const ratio = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
-      this.#privateRatio.set(keyOf(candidate), ratio)
+      if (extents.ok) candidate.finding = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
     }
   }
 
@@ -177,6 +172,7 @@ export class TempActor implements Actor {
   async #untilBelow(targetPercent: number, usedPercent: number, sizeBytes: number, run: Run): Promise<void> {
     const { filesystem, options } = this.#context
     let lookedAgain = false
+    let fewest = 1
     while (usedPercent >= targetPercent && !run.expired) {
       const files = this.#old(true, options.stepFiles)
       if (files.length === 0) {
@@ -189,10 +185,13 @@ export class TempActor implements Actor {
       const bytes = this.#privateBytes(files) ?? []
       let portion = 0
       while (portion < files.length && wantedBytes > 0) wantedBytes -= bytes[portion++] ?? 0
-      await this.#remove(files.slice(0, Math.max(portion, FIRST_CHUNK)), run)
+      await this.#remove(files.slice(0, Math.max(portion, fewest)), run)
       await filesystem.sync({ signal: run.signal })
       const measured = await filesystem.measure({ signal: run.signal })
-      usedPercent = measured.liveUsedPercent ?? measured.usedPercent
+      const nowPercent = measured.liveUsedPercent ?? measured.usedPercent
+      // Less came free than was expected (open files, a writer that is faster): larger portions.
+      if (nowPercent >= usedPercent) fewest *= 8
+      usedPercent = nowPercent
     }
   }
 

@@ -1,6 +1,6 @@
 /** A volume and a clock for the actions: real ones, or simulated. */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { VolumeFacts } from '../../src/actions/guard.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
@@ -62,11 +62,12 @@ export async function kernelBench(): Promise<ActionBench> {
     advance(ms) {
       clock.aheadMs += ms
     },
-    writeFile: (path, bytes, compressible = false) =>
-      writeFileSync(
-        join(volume.path, path),
-        compressible ? Buffer.alloc(bytes, 'one line like the other\n') : randomBytes(bytes),
-      ),
+    writeFile(path, bytes, compressible = false) {
+      const at = join(volume.path, path)
+      writeFileSync(at, compressible ? Buffer.alloc(bytes, 'one line like the other\n') : randomBytes(bytes))
+      const now = clock.wallMs() / 1000
+      if (clock.aheadMs > 0) utimesSync(at, now, now)
+    },
     makeDirectory: (path) => mkdirSync(join(volume.path, path), { recursive: true }),
     async dispose() {
       await fs.close()

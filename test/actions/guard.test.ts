@@ -86,7 +86,7 @@ const CASES: { code: RefusalCode; facts: GuardFacts; stops: ActionName[]; says: 
     code: 'fruitless',
     facts: { ...facts, lastActed: { temp: { timeMs: minutesAgo(14), fruitless: true } } },
     stops: ['temp'],
-    says: 'it failed on all that it tried and rests for 1 more minute',
+    says: 'it tried and achieved nothing, and rests for 1 more minute',
   },
   {
     code: 'no-room',

@@ -4,5 +4,5 @@ import { kernelBench } from './bench.js'
 import { actionSuite } from './suite.js'
 
 describe.skipIf(cannotMount)('on a loop device', () => {
-  actionSuite('kernel', kernelBench, ['snapshots', 'roots'])
+  actionSuite('kernel', kernelBench, ['temp', 'compress', 'balance', 'snapshots', 'journal', 'roots'])
 })

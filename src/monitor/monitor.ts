@@ -27,7 +27,10 @@ export interface MonitorOptions {
   readonly retries?: number | undefined
   /** Default: the system's. */
   readonly clock?: Clock | undefined
-  /** Gets what went wrong and was survived: a damaged history, a full disk, a sample of watch() that failed. */
+  /**
+   * Gets what went wrong and was survived: a damaged history, a full disk, a sample of watch() that failed.
+   * Default: process.emitWarning.
+   */
   readonly onWarning?: ((warning: Error) => void) | undefined
 }
 
@@ -69,6 +72,7 @@ export class Monitor {
   #opened: Promise<void> | undefined
   #lock: StateLock | undefined
   #turn: Promise<unknown> = Promise.resolve()
+  #closing: Promise<void> | undefined
 
   constructor(options: MonitorOptions) {
     this.#options = check('Monitor', monitorOptions, options)
@@ -211,7 +215,8 @@ export class Monitor {
   }
 
   #warn(warning: Error): void {
-    this.#options.onWarning?.(warning)
+    if (this.#options.onWarning === undefined) process.emitWarning(warning)
+    else this.#options.onWarning(warning)
   }
 
   #closed(): BtrfsError {
@@ -223,7 +228,12 @@ export class Monitor {
    * Writes the history out (within `timeoutMs`, else `onWarning` hears of it), gives the state directory back, leaves
    * stuck queries behind. Idempotent.
    */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
     this.#stop.abort()
     await this.#opened?.catch(() => undefined)
     await this.#turn

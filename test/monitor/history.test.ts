@@ -139,6 +139,16 @@ describe('history across restarts', () => {
     expect(warnings[0]!.message).toContain(`'${path}' was damaged (1 of 10 lines); it was set aside as '${path}.corr`)
   })
 
+  it('says so by process.emitWarning where nobody listens', async () => {
+    mkdirSync(stateDir)
+    writeFileSync(join(stateDir, 'history.jsonl'), 'torn')
+    const emitted = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    await using monitor = start({ onWarning: undefined })
+    await monitor.open()
+    expect(emitted.mock.calls).toEqual([[expect.objectContaining({ code: 'BTRMIND_ERR_STATE_CORRUPT' })]])
+    emitted.mockRestore()
+  })
+
   it('without a state directory is in memory only', async () => {
     await using monitor = start({ stateDir: undefined })
     await take(monitor, 3)

@@ -14,6 +14,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineWalk(env, exports);
   btrmind::defineSubvolume(env, exports);
   btrmind::defineSubvolumeList(env, exports);
+  btrmind::defineResize(env, exports);
   btrmind::defineSpace(env, exports);
   return exports;
 }

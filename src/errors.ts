@@ -33,6 +33,8 @@ const HINTS: Record<string, string> = {
   ETIMEDOUT: 'the kernel did not answer in time; the call may still complete',
   ENOTEMPTY: 'it has subvolumes inside; delete those first',
   ENOTDIR: 'a directory is needed',
+  ENODEV: 'the volume has no such device',
+  EFBIG: 'larger than the device itself',
 }
 
 /** "EPERM: needs root (CAP_SYS_ADMIN)": why something could not be had. */

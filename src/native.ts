@@ -179,6 +179,9 @@ export interface Native {
     ...file: NativeFiles
   ): Promise<{ code: string; ratio: number }>
 
+  // native/ops/resize.cpp
+  resize(ticket: number, handle: NativeHandle, devid: number, sizeBytes: number): Promise<void>
+
   // native/ops/subvolume.cpp; paths are absolute and normal
   createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
   snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>

@@ -12,6 +12,7 @@ void defineFiles(Napi::Env env, Napi::Object exports);
 void defineWalk(Napi::Env env, Napi::Object exports);
 void defineSubvolume(Napi::Env env, Napi::Object exports);
 void defineSubvolumeList(Napi::Env env, Napi::Object exports);
+void defineResize(Napi::Env env, Napi::Object exports);
 void defineSpace(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

@@ -9,6 +9,7 @@ import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from 
 import { info } from './info.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
+import { resizeDevice } from './resize.js'
 import { statfs } from './statfs.js'
 import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
 import type {
@@ -114,6 +115,9 @@ export class KernelFilesystem {
   }
   estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions) {
     return estimateCompressedRatio(this.#volume, root, file, options)
+  }
+  resizeDevice(devid: number, sizeBytes: number, options?: CallOptions) {
+    return resizeDevice(this.#volume, devid, sizeBytes, options)
   }
   close() {
     return this.#volume.close()

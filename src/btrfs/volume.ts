@@ -1,8 +1,9 @@
+import { setMaxListeners } from 'node:events'
 import { resolve } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { type NativeHandle, native } from '../native.js'
-import { type CallContext, type CallOptions, call } from './call.js'
+import { type CallContext, type CallOptions, call, nextTicket } from './call.js'
 
 /** What each family of functions gets: the open descriptor and who holds it. Internal. */
 export class Volume {
@@ -14,7 +15,9 @@ export class Volume {
     readonly handle: NativeHandle,
     readonly path: string,
     readonly uuid: string,
-  ) {}
+  ) {
+    setMaxListeners(0, this.#stop.signal)
+  }
 
   /** A path that the caller gave: absolute, or relative to the directory that was opened. */
   resolve(path: string): string {
@@ -37,6 +40,25 @@ export class Volume {
     start: (ticket: number) => Promise<T>,
   ): Promise<T> {
     return this.track(this.#call(operation, { path: this.path, ...context }, options, start))
+  }
+
+  /** As `call`, for what may take hours: close() cancels it. */
+  callLong<T>(
+    operation: string,
+    context: CallContext,
+    options: CallOptions | undefined,
+    start: (ticket: number) => Promise<T>,
+  ): Promise<T> {
+    return this.call(operation, context, options, async (given) => {
+      const ticket = given === 0 ? nextTicket() : given
+      const cancel = () => native.cancel(ticket)
+      this.closing.addEventListener('abort', cancel)
+      try {
+        return await start(ticket)
+      } finally {
+        this.closing.removeEventListener('abort', cancel)
+      }
+    })
   }
 
   async #call<T>(...args: Parameters<typeof call<T>>): Promise<T> {

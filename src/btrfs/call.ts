@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { BtrfsError, isNativeFailure } from '../errors.js'
 import { native } from '../native.js'
 
@@ -40,7 +41,10 @@ export async function call<T>(
   const onAbort = () => native.cancel(ticket)
   try {
     const pending = start(ticket)
-    signal?.addEventListener('abort', onAbort, { once: true })
+    if (signal !== undefined) {
+      setMaxListeners(0, signal) // one signal for many calls is no leak
+      signal.addEventListener('abort', onAbort, { once: true })
+    }
     if (timeoutMs !== undefined) {
       timer = setTimeout(() => {
         timedOut = true

@@ -1,34 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
-
-const script = fileURLToPath(new URL('./child.ts', import.meta.url))
-
-function start(program: string, path: string) {
-  const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', '--expose-gc', script, program, path], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let stdout = ''
-  let stderr = ''
-  const firstLine = new Promise<string>((resolve) => {
-    child.stdout?.on('data', (data) => {
-      stdout += data
-      if (stdout.includes('\n')) resolve(stdout)
-    })
-  })
-  child.stderr?.on('data', (data) => {
-    stderr += data
-  })
-  const ended = new Promise<{ code: number | null; signal: string | null; said: unknown; stderr: string }>((resolve) =>
-    child.once('close', (code, signal) =>
-      resolve({ code, signal, said: stdout === '' ? undefined : JSON.parse(stdout), stderr }),
-    ),
-  )
-  return { child, firstLine, ended }
-}
+import { startChild } from './start.js'
 
 describe.skipIf(cannotMount)('lifetimes', () => {
   let volume: TestVolume
@@ -106,19 +80,19 @@ describe.skipIf(cannotMount)('lifetimes', () => {
   })
 
   it('exits in flight', async () => {
-    expect(await start('exit in flight', volume.path).ended).toEqual({
+    expect(await startChild('exit in flight', volume.path).ended).toEqual({
       code: 7,
       signal: null,
       said: 'exiting',
       stderr: '',
     })
-    const thrown = await start('throw in flight', volume.path).ended
+    const thrown = await startChild('throw in flight', volume.path).ended
     expect(thrown).toMatchObject({ code: 1, signal: null })
     expect(thrown.stderr).toContain('thrown on purpose')
   })
 
   it('ends by itself when the calls have ended, not before and not never', async () => {
-    expect(await start('natural end', volume.path).ended).toMatchObject({
+    expect(await startChild('natural end', volume.path).ended).toMatchObject({
       code: 0,
       said: { settled: 2_000 },
       stderr: '',
@@ -126,18 +100,21 @@ describe.skipIf(cannotMount)('lifetimes', () => {
   })
 
   it('closes what was never closed when it is garbage-collected', async () => {
-    const { code, said } = await start('garbage collection', volume.path).ended
+    const { code, said } = await startChild('garbage collection', volume.path).ended
     expect(code).toBe(0)
     expect(said).toEqual({ before: expect.any(Number), after: 0 })
     expect((said as { before: number }).before).toBeGreaterThan(0)
   })
 
   it('calls in flight outlive the garbage collection of their filesystem', async () => {
-    expect((await start('garbage collection in flight', volume.path).ended).said).toEqual({ closed: 0, results: 400 })
+    expect((await startChild('garbage collection in flight', volume.path).ended).said).toEqual({
+      closed: 0,
+      results: 400,
+    })
   })
 
   it('10,000 calls leave nothing behind', async () => {
-    const { said, stderr } = await start('soak', volume.path).ended
+    const { said, stderr } = await startChild('soak', volume.path).ended
     expect(stderr).toBe('')
     const { first, last } = said as Record<string, { bytes: number; descriptors: number; handles: string[] }>
     expect(last!.descriptors).toBe(1)
@@ -148,7 +125,7 @@ describe.skipIf(cannotMount)('lifetimes', () => {
   it('works in several workers at once', async () => {
     await using fs = await openFilesystem(volume.path)
     const one = { calls: 400, refused: 'EEXIST', uuid: fs.uuid }
-    expect(await start('workers', volume.path).ended).toEqual({
+    expect(await startChild('workers', volume.path).ended).toEqual({
       code: 0,
       signal: null,
       said: [one, one, one, one],
@@ -157,7 +134,7 @@ describe.skipIf(cannotMount)('lifetimes', () => {
   })
 
   it('outlives workers that are terminated in mid-call', async () => {
-    const { code, signal, said, stderr } = await start('terminate workers', volume.path).ended
+    const { code, signal, said, stderr } = await startChild('terminate workers', volume.path).ended
     expect({ code, signal, said, stderr }).toEqual({
       code: 0,
       signal: null,

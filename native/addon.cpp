@@ -9,6 +9,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineFilesystem(env, exports);
   btrmind::defineLock(env, exports);
   btrmind::defineMlp(env, exports);
+  btrmind::defineBalance(env, exports);
   btrmind::defineCompress(env, exports);
   btrmind::defineFiles(env, exports);
   btrmind::defineWalk(env, exports);

@@ -81,6 +81,15 @@ export interface NativeSpace {
   failures?: Record<string, string>
 }
 
+/** A balance to be started; opaque. */
+export type NativeBalance = { readonly __balance: unique symbol }
+
+export interface NativeBalanceProgress {
+  expected: number
+  considered: number
+  completed: number
+}
+
 export interface Native {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
@@ -181,6 +190,18 @@ export interface Native {
 
   // native/ops/resize.cpp
   resize(ticket: number, handle: NativeHandle, devid: number, sizeBytes: number): Promise<void>
+
+  // native/ops/balance.cpp
+  /** Of each type [usage percent or −1, limit or −1]; none of them: to be resumed. */
+  balancePrepare(data?: Float64Array, metadata?: Float64Array, system?: Float64Array): NativeBalance
+  /** Rejects with ECANCELED and the counters as `progress`. */
+  balance(ticket: number, handle: NativeHandle, balance: NativeBalance): Promise<NativeBalanceProgress>
+  balancePause(ticket: number, handle: NativeHandle, balance: NativeBalance): Promise<void>
+  balanceCancel(ticket: number, handle: NativeHandle): Promise<void>
+  balanceStatus(
+    ticket: number,
+    handle: NativeHandle,
+  ): Promise<(NativeBalanceProgress & { state: 'running' | 'paused' }) | undefined>
 
   // native/ops/subvolume.cpp; paths are absolute and normal
   createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>

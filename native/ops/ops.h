@@ -7,6 +7,7 @@ namespace btrmind {
 void defineFilesystem(Napi::Env env, Napi::Object exports);
 void defineLock(Napi::Env env, Napi::Object exports);
 void defineMlp(Napi::Env env, Napi::Object exports);
+void defineBalance(Napi::Env env, Napi::Object exports);
 void defineCompress(Napi::Env env, Napi::Object exports);
 void defineFiles(Napi::Env env, Napi::Object exports);
 void defineWalk(Napi::Env env, Napi::Object exports);

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
+import { balance, balanceStatus, cancelBalance, resumeBalance } from './balance.js'
 import { type CallOptions, call } from './call.js'
 import { devices } from './devices.js'
 import { directory } from './directory.js'
@@ -13,9 +14,12 @@ import { resizeDevice } from './resize.js'
 import { statfs } from './statfs.js'
 import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
 import type {
+  BalanceOptions,
   CompressOptions,
   DeleteOptions,
   FileRef,
+  Filesystem,
+  ResumeOptions,
   SnapshotOptions,
   SubvolumeListOptions,
   WalkOptions,
@@ -52,7 +56,7 @@ export async function openFilesystem(path: string, options: OpenOptions = {}): P
 }
 
 /** Each method is one family function with the volume filled in. */
-export class KernelFilesystem {
+export class KernelFilesystem implements Filesystem {
   readonly #volume: Volume
   constructor(volume: Volume) {
     this.#volume = volume
@@ -118,6 +122,18 @@ export class KernelFilesystem {
   }
   resizeDevice(devid: number, sizeBytes: number, options?: CallOptions) {
     return resizeDevice(this.#volume, devid, sizeBytes, options)
+  }
+  balance(options: BalanceOptions) {
+    return balance(this.#volume, options)
+  }
+  resumeBalance(options?: ResumeOptions) {
+    return resumeBalance(this.#volume, options)
+  }
+  cancelBalance(options?: CallOptions) {
+    return cancelBalance(this.#volume, options)
+  }
+  balanceStatus(options?: CallOptions) {
+    return balanceStatus(this.#volume, options)
   }
   close() {
     return this.#volume.close()

@@ -256,16 +256,19 @@ export interface BalanceFilters {
   /** At most so many block groups. */
   readonly limit?: number | undefined
 }
-/** At least one type. `{}` as its filters: all its block groups. */
-export interface BalanceOptions {
-  readonly data?: BalanceFilters | undefined
-  /** Implies `system` with the same filters unless that is given, as btrfs-progs has it. */
-  readonly metadata?: BalanceFilters | undefined
-  readonly system?: BalanceFilters | undefined
+export interface ResumeOptions {
   /** Cancels, as `cancel()` does. */
   readonly signal?: AbortSignal | undefined
   /** Between two readings of the progress when iterated. Default 1,000. */
   readonly intervalMs?: number | undefined
+}
+
+/** At least one type. `{}` as its filters: all its block groups. */
+export interface BalanceOptions extends ResumeOptions {
+  readonly data?: BalanceFilters | undefined
+  /** Implies `system` with the same filters unless that is given, as btrfs-progs has it. */
+  readonly metadata?: BalanceFilters | undefined
+  readonly system?: BalanceFilters | undefined
 }
 export interface BalanceProgress {
   readonly expected: number

@@ -53,7 +53,7 @@ export class AheadClock implements Clock {
 
 export async function kernelBench(): Promise<ActionBench> {
   const volume = makeVolume({ devicesMiB: [SIZE_MIB] })
-  const fs = (await openFilesystem(volume.path)) as unknown as Filesystem
+  const fs = await openFilesystem(volume.path)
   const clock = new AheadClock()
   return {
     fs,

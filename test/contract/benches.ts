@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, symlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Filesystem } from '../../src/btrfs/types.js'
 import { SimulatedClock, SimulatedFilesystem } from '../../src/simulator/index.js'
 import { MIB } from '../../src/units.js'
 import { makeVolume } from '../helpers/volume.js'
@@ -27,7 +26,7 @@ function noise(bytes: number): Buffer {
 
 export async function kernelBench(mib = 1024): Promise<Bench> {
   const volume = makeVolume({ devicesMiB: [mib] })
-  const fs = (await openFilesystem(volume.path)) as unknown as Filesystem
+  const fs = await openFilesystem(volume.path)
   return {
     fs,
     root: volume.path,

@@ -4,12 +4,5 @@ import { kernelBench } from './benches.js'
 import { filesystemContract } from './filesystem.js'
 
 describe.skipIf(cannotMount)('on a loop device', () => {
-  filesystemContract('kernel', () => kernelBench(), [
-    'space',
-    'directories',
-    'subvolumes',
-    'walk',
-    'files',
-    'compression',
-  ])
+  filesystemContract('kernel', () => kernelBench())
 })

@@ -96,6 +96,7 @@ export const ERRORS = {
   BTRMIND_ERR_STATE: 'The state directory cannot be read or written.',
   BTRMIND_ERR_STATE_CORRUPT:
     'A state file is damaged; it was set aside, and the last good one is used if there is one.',
+  BTRMIND_ERR_UNFINISHED: 'An earlier run was ended in the middle of an action; the message says which.',
   BTRMIND_ERR_LOCKED: 'Another process uses this state directory.',
   BTRMIND_ERR_SAMPLE: 'The volume answered neither the full query nor statfs.',
   BTRMIND_ERR_ROOT: 'A directory was named that the action must not be let loose on; the message says why.',

@@ -1,7 +1,9 @@
+import { join } from 'node:path'
 import * as v from 'valibot'
 import { ACTIONS, type ActionId, actionId, actionName } from '../actions/table.js'
+import { loadCheckpoint, saveCheckpoint } from '../agent/checkpoint.js'
 import { Dqn } from '../agent/dqn.js'
-import { check } from '../errors.js'
+import { BtrmindError, check } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import type { Decision, DecisionContext, Policy, Transition } from './policy.js'
 import { RulePolicy } from './rules.js'
@@ -9,7 +11,12 @@ import { RulePolicy } from './rules.js'
 const percent = (fallback: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(100)), fallback)
 
 const dqnPolicyOptions = v.strictObject({
-  dqn: v.instance(Dqn),
+  /** Default: a new one. */
+  dqn: v.optional(v.instance(Dqn)),
+  /** Of the new one. */
+  seed: v.optional(v.pipe(v.number(), v.integer('an integer')), 1),
+  /** The rules decide, and the network learns from them, until it has taken so many training steps. */
+  warmUpSteps: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 1440),
   /** The shield, and what decides after a model error. */
   rules: v.optional(v.instance(RulePolicy)),
   /** Without it the network decides at any utilisation. */
@@ -21,27 +28,35 @@ const dqnPolicyOptions = v.strictObject({
   /** False: decide only. */
   learns: v.optional(v.boolean(), true),
 })
+/** Below the state directory: sets of checkpoint files. */
+const MODEL_DIRECTORY = 'model'
+
 export type DqnPolicyOptions = v.InferInput<typeof dqnPolicyOptions>
 
 /**
  * The network behind its shield. An online DQN on these features does not converge in a week, so that near the top the
- * rules have the last word; and when the model gives no usable answer they go on, and the decision says so.
+ * rules have the last word; and when the model gives no usable answer they go on, and the decision says so. A network
+ * that has learned nothing yet decides nothing: the rules do, for the first `warmUpSteps`.
  * @example
- * const policy = new DqnPolicy({ dqn: new Dqn({ seed: 7 }) })
+ * const policy = new DqnPolicy({ seed: 7 })
  */
 export class DqnPolicy implements Policy {
   readonly name = 'dqn'
-  readonly dqn: Dqn
+  #dqn: Dqn
   readonly #options: v.InferOutput<typeof dqnPolicyOptions>
   readonly #rules: RulePolicy
   #modelError: Error | undefined
   #learnError: Error | undefined
 
   /** @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT */
-  constructor(options: DqnPolicyOptions) {
+  constructor(options: DqnPolicyOptions = {}) {
     this.#options = check('DqnPolicy', dqnPolicyOptions, options)
-    this.dqn = this.#options.dqn
+    this.#dqn = this.#options.dqn ?? new Dqn({ seed: this.#options.seed, actions: ACTIONS.length })
     this.#rules = this.#options.rules ?? new RulePolicy()
+  }
+
+  get dqn(): Dqn {
+    return this.#dqn
   }
 
   /** What the model failed with when it was last asked or taught; undefined when it works. */
@@ -65,10 +80,16 @@ export class DqnPolicy implements Policy {
         ? `explores (ε ${choice.epsilon.toFixed(3)})`
         : `highest Q of what is allowed: ${value}`
       const reason = this.#learnError === undefined ? why : `${why}; did not learn: ${this.#learnError.message}`
+      const { warmUpSteps } = this.#options
+      if (this.dqn.steps < warmUpSteps) {
+        const learned = `warm-up, ${this.dqn.steps} of ${warmUpSteps} steps learned`
+        return { ...rule, q, reason: `${rule.reason} (${learned}; the network would take ${action})` }
+      }
       return this.#shield({ action, policy: this.name, reason, q, explored: choice.explored }, rule, context)
     } catch (error) {
       this.#modelError = error as Error
-      return { ...rule, reason: `model error: ${(error as Error).message}; ${rule.reason}` }
+      const fallback = `model error, the rules decide: ${(error as Error).message}`
+      return { ...rule, reason: `${rule.reason} (${fallback})`, fallback }
     }
   }
 
@@ -93,5 +114,23 @@ export class DqnPolicy implements Policy {
     } catch (error) {
       this.#learnError = error as Error
     }
+  }
+
+  /** Goes on from the newest whole checkpoint. Damaged ones are named; nothing on the disk is changed. */
+  async restore(stateDir: string): Promise<Error[]> {
+    const { snapshot, problems: damaged } = await loadCheckpoint(join(stateDir, MODEL_DIRECTORY))
+    const problems = [...damaged]
+    if (snapshot !== undefined) {
+      const [features, actions] = [snapshot.sizes[0], snapshot.sizes.at(-1)]
+      const [ours, table] = [this.dqn.network.sizes[0], ACTIONS.length]
+      if (features === ours && actions === table) this.#dqn = Dqn.restore(snapshot)
+      else problems.push(`the saved network is ${features} → ${actions}, not ${ours} → ${table}; it begins anew`)
+    }
+    return problems.map((problem) => new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', problem))
+  }
+
+  /** @throws BtrmindError BTRMIND_ERR_STATE */
+  async save(stateDir: string): Promise<void> {
+    await saveCheckpoint(join(stateDir, MODEL_DIRECTORY), this.dqn.snapshot())
   }
 }

@@ -108,7 +108,7 @@ describe('DqnPolicy', () => {
   const state = Float32Array.of(0.5, 0, -0.5, 0)
 
   it('takes the highest Q of what is allowed', () => {
-    const policy = new DqnPolicy({ dqn: favouring('balance') })
+    const policy = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('balance') })
     expect(policy.decide(at(50))).toMatchObject({
       action: 'balance',
       policy: 'dqn',
@@ -120,7 +120,10 @@ describe('DqnPolicy', () => {
   })
 
   it('explores only what is allowed', () => {
-    const policy = new DqnPolicy({ dqn: new Dqn({ seed: 3, hyper: { epsilonStart: 1, epsilonEnd: 1 } }) })
+    const policy = new DqnPolicy({
+      warmUpSteps: 0,
+      dqn: new Dqn({ seed: 3, hyper: { epsilonStart: 1, epsilonEnd: 1 } }),
+    })
     const seen = new Set<ActionName>()
     for (let i = 0; i < 100; i++) {
       const { action, explored } = policy.decide(at(50, allowed('temp', 'snapshots')))
@@ -131,7 +134,7 @@ describe('DqnPolicy', () => {
   })
 
   it('behind its shield: from 88.5 % the rules act where it would not, from 90 % they decide', () => {
-    const idle = new DqnPolicy({ dqn: favouring('none') })
+    const idle = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none') })
     expect(idle.decide(at(88.4)).action).toBe('none')
     expect(idle.decide(at(88.5))).toMatchObject({
       action: 'temp',
@@ -139,20 +142,22 @@ describe('DqnPolicy', () => {
       q: [1, 0, 0, 0, 0],
       reason: 'shield from 88.5 % (the network proposed none); 88.5 % used, temp from 75 %',
     })
-    const rash = new DqnPolicy({ dqn: favouring('snapshots') })
+    const rash = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('snapshots') })
     expect(rash.decide(at(89.9))).toMatchObject({ action: 'snapshots', policy: 'dqn' })
     expect(rash.decide(at(90))).toMatchObject({ action: 'temp', policy: 'rules' })
     expect(rash.decide(at(90, allowed('snapshots')))).toMatchObject({ action: 'snapshots', policy: 'dqn' })
-    const bare = new DqnPolicy({ dqn: favouring('none'), shield: false })
+    const bare = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none'), shield: false })
     expect(bare.decide(at(98)).action).toBe('none')
   })
 
   it('goes on by rules when the model fails, and says so', () => {
-    const policy = new DqnPolicy({ dqn: favouring('none') })
+    const policy = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none') })
     policy.dqn.network.parameters.fill(Number.NaN)
     const decision = policy.decide(at(80))
     expect(decision).toMatchObject({ action: 'temp', policy: 'rules' })
-    expect(decision.reason).toMatch(/^model error: BTRMIND_ERR_MODEL: .*; 80\.0 % used, temp from 75 %$/)
+    expect(decision.reason).toMatch(
+      /^80\.0 % used, temp from 75 % \(model error, the rules decide: BTRMIND_ERR_MODEL: .*\)$/,
+    )
     expect(policy.modelError).toMatchObject({ code: 'BTRMIND_ERR_MODEL' })
     policy.dqn.network.parameters.fill(0)
     expect(policy.decide(at(80)).policy).toBe('dqn')
@@ -161,7 +166,7 @@ describe('DqnPolicy', () => {
 
   it('learns which action pays, with what is refused left out of the target', () => {
     const dqn = new Dqn({ seed: 5, hyper: { warmupTransitions: 64, discountRatio: 0, learningRate: 3e-3 } })
-    const policy = new DqnPolicy({ dqn })
+    const policy = new DqnPolicy({ warmUpSteps: 0, dqn })
     for (let i = 0; i < 400; i++) {
       const { name: action } = ACTIONS[i % ACTIONS.length]!
       const reward = action === 'compress' ? 15 : 0
@@ -174,7 +179,7 @@ describe('DqnPolicy', () => {
   })
 
   it('a failure to learn is shown by the next decision', () => {
-    const policy = new DqnPolicy({ dqn: favouring('none') })
+    const policy = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none') })
     policy.learn({ state, action: 'temp', reward: Number.NaN, nextState: state, nextVerdicts: ALL })
     expect(policy.decide(at(50)).reason).toContain('; did not learn: ')
     expect(policy.modelError).toBeDefined()
@@ -183,7 +188,7 @@ describe('DqnPolicy', () => {
   })
 
   it('does not learn when told not to', () => {
-    const policy = new DqnPolicy({ dqn: favouring('none'), learns: false })
+    const policy = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none'), learns: false })
     policy.learn({ state, action: 'temp', reward: 1, nextState: state, nextVerdicts: ALL })
     expect(policy.dqn.replay.length).toBe(0)
   })

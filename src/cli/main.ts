@@ -1,0 +1,111 @@
+#!/usr/bin/env node
+/** `btrmind`. Exit codes: 0 done · 1 it failed (the error says why) · 2 bad arguments · 3 a critical alert stands. */
+import { readFileSync, realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { BtrfsError, BtrmindError } from '../errors.js'
+import { type Io, paint } from './output.js'
+
+export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
+
+const version = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+const number = (least: number, most: number) => (text: string) => {
+  const value = Number(text)
+  if (text.trim() === '' || !(value >= least && value <= most))
+    throw new InvalidArgumentError(`expected a number from ${least} to ${most}.`)
+  return value
+}
+const list = (text: string, before: string[] | undefined) => [...(before ?? []), text]
+
+function program(io: Io, exit: (code: number) => void): Command {
+  const root = new Command('btrmind')
+    .description('btrfs at ioctl speed, and a mind that keeps a volume from filling up')
+    .version(version)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => void io.stdout.write(text), writeErr: (text) => void io.stderr.write(text) })
+    .showSuggestionAfterError()
+    .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
+
+  root
+    .command('usage')
+    .description('space: sizes, block groups, devices, and data that is not flushed yet')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document with every figure in bytes')
+    .action(async (path: string, options: { json?: boolean }) => (await import('./usage.js')).usage(io, path, options))
+
+  root
+    .command('devices')
+    .description('devices with sizes, slack and error counters')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options: { json?: boolean }) =>
+      (await import('./devices.js')).devices(io, path, options),
+    )
+
+  root
+    .command('subvolumes')
+    .description('subvolumes and snapshots')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'JSON lines, one a subvolume')
+    .action(async (path: string, options: { json?: boolean }) =>
+      (await import('./subvolumes.js')).subvolumes(io, path, options),
+    )
+
+  root
+    .command('run')
+    .description('watch a volume and keep it from filling up; only says what it would do until --apply is given')
+    .requiredOption('--path <dir>', 'the volume; inactive files below it may be compressed')
+    .option('--temp <dir>', 'a directory whose old files may be deleted (repeatable)', list)
+    .option('--snapshots <dir>', 'a directory whose oldest snapshots may be deleted (repeatable)', list)
+    .option('--inactive-days <n>', 'files untouched for so long may be compressed', number(0, 36_500), 30)
+    .option('--temp-hours <n>', 'files in --temp untouched for so long may be deleted', number(0, 876_000), 240)
+    .option('--keep-snapshots <n>', 'never fewer snapshots than this in a --snapshots directory', number(0, 1e6), 3)
+    .option('--dry-run', 'say what would be done and do nothing (the default)')
+    .option('--apply', 'really do it')
+    .option('--once', 'one step, then exit')
+    .option('--interval <seconds>', 'time between samples', number(0.05, 86_400), 60)
+    .option('--state-dir <dir>', 'history, journal and model are kept here; without it they live in memory')
+    .option('--policy <name>', 'dqn (learns, behind the safety rules) or rules', 'dqn')
+    .option('--seed <n>', 'seed of the network and its exploration', number(0, 2 ** 32 - 1), 1)
+    .option('--json', 'JSON lines, one a step')
+    .action(async (options) => {
+      const { critical } = await (await import('./run.js')).run(io, options)
+      if (critical) exit(EXIT.critical)
+    })
+
+  return root
+}
+
+/** Runs one command line and gives the exit code; never throws. */
+export async function main(argv: readonly string[], io: Io): Promise<number> {
+  let code: number = EXIT.done
+  try {
+    await program(io, (given) => {
+      code = given
+    }).parseAsync([...argv], { from: 'user' })
+    return code
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage
+    if (io.signal.aborted && error === io.signal.reason) return EXIT.done
+    const known = error instanceof BtrfsError || error instanceof BtrmindError
+    const text = known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', 'btrmind:')} ${text}\n`)
+    const bad = error instanceof BtrmindError && /_(ARGUMENT|OPTION)$/.test(error.code)
+    return bad ? EXIT.usage : EXIT.failed
+  }
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
+  // A reader that went away (`| head`) is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+  process.exitCode = await main(process.argv.slice(2), {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    signal: stop.signal,
+  })
+}

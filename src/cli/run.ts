@@ -1,0 +1,110 @@
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+import { openFilesystem } from '../btrfs/filesystem.js'
+import { check } from '../errors.js'
+import { Btrmind, type Step } from '../loop.js'
+import { utilisationPercent } from '../monitor/sample.js'
+import { DqnPolicy } from '../policies/dqn.js'
+import { RulePolicy } from '../policies/rules.js'
+import { formatBytes } from '../units.js'
+import { type Io, paint } from './output.js'
+
+export interface RunOptions {
+  readonly path: string
+  readonly temp?: string[]
+  readonly snapshots?: string[]
+  readonly inactiveDays: number
+  readonly tempHours: number
+  readonly keepSnapshots: number
+  readonly dryRun?: boolean
+  readonly apply?: boolean
+  readonly once?: boolean
+  readonly interval: number
+  readonly stateDir?: string
+  readonly policy: string
+  readonly seed: number
+  readonly json?: boolean
+}
+
+/** @returns whether a critical alert stands at the end */
+export async function run(io: Io, options: RunOptions): Promise<{ critical: boolean }> {
+  const policies = { dqn: () => new DqnPolicy({ seed: options.seed }), rules: () => new RulePolicy() }
+  const policy = policies[check('--policy', v.picklist(['dqn', 'rules']), options.policy)]()
+  const { path, temp = [], snapshots = [], apply = false, json = false, once = false } = options
+
+  await using filesystem = await openFilesystem(path, { signal: io.signal })
+  const warn = (text: string) =>
+    io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'yellow', 'warning:')} ${text}\n`)
+  const mind = new Btrmind({
+    filesystem,
+    policy,
+    roots: { temp, snapshots, compress: [path] },
+    actions: {
+      inactiveDays: options.inactiveDays,
+      tempAgeHours: options.tempHours,
+      keepSnapshots: options.keepSnapshots,
+    },
+    dryRun: !apply,
+    intervalMs: options.interval * 1000,
+    ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
+    signal: io.signal,
+    onWarning: (warning) => warn(warning.message),
+  })
+  if (!json) io.stdout.write(heading(io, options))
+  let critical = false
+  for await (const step of mind) {
+    critical = step.decision.emergency
+    if (json) io.stdout.write(`${JSON.stringify(step, replacer)}\n`)
+    else io.stdout.write(lines(io, step))
+    if (once) break
+  }
+  return { critical }
+}
+
+/** Errors as their message; everything else as it is. */
+function replacer(_key: string, value: unknown): unknown {
+  return value instanceof Error ? value.message : value
+}
+
+function heading(io: Io, { path, temp, snapshots, apply, interval }: RunOptions): string {
+  const mode = apply ? paint(io, 'red', 'really acts (--apply)') : paint(io, 'green', 'dry run: changes nothing')
+  const list = (paths: string[] | undefined, none: string) => paths?.map((p) => resolve(p)).join(', ') ?? none
+  return [
+    `${resolve(path)}, every ${interval} s, ${mode}`,
+    `  temporary files below  ${list(temp, 'nothing (--temp)')}`,
+    `  snapshots directly in  ${list(snapshots, 'nothing (--snapshots)')}`,
+    `  inactive files below   ${resolve(path)}`,
+    '',
+  ].join('\n')
+}
+
+function lines(io: Io, step: Step): string {
+  const { sample, decision, outcome, reward, stagesMs } = step
+  const used = utilisationPercent(sample)
+  const style = used >= 99 ? 'red' : used >= 90 ? 'yellow' : 'green'
+  const slope = sample.slopePercentPerHour === undefined ? '' : `, ${signed(sample.slopePercentPerHour)} %/h`
+  const time = new Date(sample.timeMs).toISOString().slice(11, 19)
+  const points = reward === undefined ? '' : `  reward ${signed(reward)}`
+  const text = [
+    `${time}  ${paint(io, style, `${used.toFixed(1)} %`)}${slope}  ${paint(io, 'bold', decision.action)} (${decision.policy}: ${decision.reason})${points}  ${stagesMs.total.toFixed(0)} ms`,
+  ]
+  if (outcome.action !== 'none') text.push(`          ${result(outcome)}`)
+  if (outcome.dryRun) for (const path of outcome.touches.slice(0, 5)) text.push(`            ${path}`)
+  for (const { level, message } of step.alerts) {
+    text.push(`          ${paint(io, level === 'critical' ? 'red' : 'yellow', `${level}:`)} ${message}`)
+  }
+  return `${text.join('\n')}\n`
+}
+
+function result({ dryRun, refusal, explanation, predictedBytes, freedBytes, items }: Step['outcome']): string {
+  if (refusal !== undefined) return `refused (${refusal.code}): ${explanation}`
+  const predicted = predictedBytes === undefined ? 'unknown' : formatBytes(predictedBytes)
+  if (dryRun) return `would touch ${items.planned}, expecting ${predicted}: ${explanation}`
+  const freed = freedBytes === undefined ? 'unknown' : formatBytes(freedBytes)
+  const failed = items.failed > 0 ? `, ${items.failed} failed` : ''
+  return `did ${items.done} of ${items.planned}${failed}; freed ${freed}, predicted ${predicted}: ${explanation}`
+}
+
+function signed(value: number): string {
+  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(1)}`
+}

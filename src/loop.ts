@@ -1,0 +1,341 @@
+/**
+ * The loop, read from top to bottom: sample → state → decide → guard → execute → measure → reward → learn.
+ * Start here.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as v from 'valibot'
+import { Executor, refused } from './actions/executor.js'
+import type { Verdict } from './actions/guard.js'
+import { type ActionSettings, actionOptions } from './actions/options.js'
+import type { Outcome } from './actions/plan.js'
+import { type RootOptions, rootOptions } from './actions/roots.js'
+import { calculateReward } from './agent/reward.js'
+import type { Filesystem } from './btrfs/types.js'
+import { type Clock, systemClock } from './clock.js'
+import { BtrmindError, check } from './errors.js'
+import { Monitor } from './monitor/monitor.js'
+import { type Sample, utilisationPercent } from './monitor/sample.js'
+import { type State, stateVector } from './monitor/state.js'
+import { DqnPolicy } from './policies/dqn.js'
+import type { Decision, Policy, Transition } from './policies/policy.js'
+import { RulePolicy } from './policies/rules.js'
+
+/** From here on temporary files go at once, and somebody is told. */
+export const EMERGENCY_PERCENT = 99
+/** An alert that was raised stands until the volume is less full than this. */
+const CLEAR_PERCENT = 97
+/** What the policy learned is written so often; and at the end. */
+const SAVE_EVERY_STEPS = 60
+
+export interface Alert {
+  readonly level: 'critical' | 'warning'
+  readonly code: 'full' | 'no-answer' | 'policy' | 'state' | 'action'
+  /** One sentence for people. */
+  readonly message: string
+}
+
+export interface Step {
+  /** From 0, in this run. */
+  readonly index: number
+  readonly sample: Sample
+  readonly state: State
+  readonly decision: Decision & {
+    /** By action id: the guard's word on each, before the decision. */
+    readonly verdicts: readonly Verdict[]
+    /** The volume was about to be full: nobody was asked. */
+    readonly emergency: boolean
+  }
+  readonly outcome: Outcome
+  /** calculateReward(utilisation before, utilisation after); undefined when what was freed could not be measured. */
+  readonly reward: number | undefined
+  /** What is new in this step. */
+  readonly alerts: readonly Alert[]
+  /** Milliseconds. monitorToAction: from the question to the kernel until the first call that changes the volume. */
+  readonly stagesMs: {
+    readonly sample: number
+    readonly decide: number
+    readonly execute: number
+    readonly learn: number
+    readonly total: number
+    readonly monitorToAction: number | undefined
+  }
+}
+
+export interface BtrmindOptions {
+  readonly filesystem: Filesystem
+  /** Directories that may be acted on; without one its action is never taken. */
+  readonly roots?: RootOptions
+  /** Ages, floors and bounds of the actions; docs/actions.md. */
+  readonly actions?: ActionSettings
+  /** Default: a DQN behind the shield of the rules. */
+  readonly policy?: Policy
+  /** Say what would be done and do nothing. Default true. */
+  readonly dryRun?: boolean
+  /** Between two samples. Default 60,000. */
+  readonly intervalMs?: number
+  /** For one query; then it is asked again, then statfs answers. Default 5,000. */
+  readonly timeoutMs?: number
+  /** History, journal and model are kept here, for one process at a time. Default: nowhere. */
+  readonly stateDir?: string
+  /** Of the default policy. Default 1. */
+  readonly seed?: number
+  /** Ends the iteration; a step under way is finished or cut short first. */
+  readonly signal?: AbortSignal
+  readonly clock?: Clock
+  /** Told of what went wrong beside the steps: a sample without an answer, damaged state that was set aside. */
+  readonly onWarning?: (warning: Error) => void
+}
+
+const object = <T>(what: string) => v.custom<T>((value) => typeof value === 'object' && value !== null, what)
+const positive = v.pipe(v.number(), v.minValue(1), v.maxValue(2 ** 31 - 1))
+const options = v.strictObject({
+  filesystem: object<Filesystem>('a Filesystem'),
+  roots: v.optional(rootOptions, {}),
+  actions: v.optional(actionOptions, {}),
+  policy: v.optional(
+    v.custom<Policy>((value) => typeof (value as Policy | null)?.decide === 'function', 'a Policy with decide()'),
+  ),
+  dryRun: v.optional(v.boolean(), true),
+  intervalMs: v.optional(positive, 60_000),
+  timeoutMs: v.optional(positive, 5_000),
+  stateDir: v.optional(v.pipe(v.string(), v.nonEmpty('a path'))),
+  seed: v.optional(v.pipe(v.number(), v.integer('an integer')), 1),
+  signal: v.optional(v.instance(AbortSignal)),
+  clock: v.optional(object<Clock>('a Clock'), systemClock),
+  onWarning: v.optional(v.custom<(warning: Error) => void>((value) => typeof value === 'function', 'a function')),
+})
+
+/** What is open while the loop runs. */
+interface Room {
+  readonly monitor: Monitor
+  readonly executor: Executor
+  readonly policy: Policy
+  readonly signal: AbortSignal
+  /** Waits for the next state, to be learned from. */
+  pending: Omit<Transition, 'nextState' | 'nextVerdicts'> | undefined
+  critical: boolean
+}
+
+/**
+ * The mind of one volume, as an async iterable of steps. Acts on nothing until `dryRun` is false, and then only below
+ * `roots`. Iterating takes the state directory and gives it back at the end; one iteration at a time.
+ * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT; on iteration BTRMIND_ERR_LOCKED, BTRMIND_ERR_STATE,
+ * BTRMIND_ERR_ROOT, BTRMIND_ERR_WRONG_VOLUME; BtrfsError ENOENT, ENOTDIR (a root)
+ * @example
+ * await using fs = await openFilesystem('/mnt/pool')
+ * const mind = new Btrmind({ filesystem: fs, roots: { temp: ['/mnt/pool/tmp'] }, signal })
+ * for await (const step of mind) console.log(step.sample.usedPercent, step.decision.action, step.reward)
+ */
+export class Btrmind implements AsyncIterable<Step> {
+  readonly #options: v.InferOutput<typeof options>
+  #running = false
+
+  constructor(given: BtrmindOptions) {
+    this.#options = check('Btrmind', options, given)
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Step, void> {
+    if (this.#running) throw new BtrmindError('BTRMIND_ERR_LOCKED', 'this Btrmind is being iterated already')
+    this.#running = true
+    const { clock, intervalMs, stateDir, signal: given } = this.#options
+    const signal = given ?? new AbortController().signal
+    try {
+      if (signal.aborted) return
+      const room = await this.#open(signal)
+      try {
+        for (let index = 0, dueMs = clock.elapsedMs(); !signal.aborted; index++) {
+          const step = await this.#stepOrWarning(room, index)
+          if (step !== undefined) yield step
+          if (signal.aborted) break
+          if (index % SAVE_EVERY_STEPS === SAVE_EVERY_STEPS - 1) await this.#save(room)
+          await this.#lookForCandidates(room)
+          // Counted from the start, so that it does not drift; what comes too late is left out.
+          dueMs += intervalMs * Math.max(1, Math.ceil((clock.elapsedMs() - dueMs) / intervalMs))
+          await (clock.sleep ?? sleepReally)(Math.max(0, dueMs - clock.elapsedMs()), signal)
+        }
+      } finally {
+        if (stateDir !== undefined) await this.#save(room)
+        await room.executor.close()
+        await room.monitor.close()
+      }
+    } finally {
+      this.#running = false
+    }
+  }
+
+  async #open(signal: AbortSignal): Promise<Room> {
+    const { filesystem, roots, actions, stateDir, intervalMs, timeoutMs, clock, seed } = this.#options
+    const onWarning = (warning: Error) => this.#warn(warning)
+    const monitor = new Monitor({ filesystem, stateDir, intervalMs, timeoutMs, clock, onWarning })
+    try {
+      // First: it holds the lock on the state directory.
+      await monitor.open()
+      const executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, signal })
+      const policy = this.#options.policy ?? new DqnPolicy({ seed })
+      for (const problem of executor.problems) this.#warn(new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', problem))
+      for (const { action, paths } of executor.unfinished) {
+        const where = paths.length > 0 ? ` at '${paths[0]}'` : ''
+        this.#warn(
+          new BtrmindError('BTRMIND_ERR_UNFINISHED', `'${action}' was under way${where} when the process ended`),
+        )
+      }
+      if (stateDir !== undefined) for (const problem of (await policy.restore?.(stateDir)) ?? []) this.#warn(problem)
+      const room: Room = { monitor, executor, policy, signal, pending: undefined, critical: false }
+      await this.#lookForCandidates(room)
+      return room
+    } catch (error) {
+      await monitor.close()
+      throw error
+    }
+  }
+
+  /** A volume that does not answer is no reason to end. */
+  async #stepOrWarning(room: Room, index: number): Promise<Step | undefined> {
+    try {
+      return await this.#step(room, index)
+    } catch (error) {
+      if (room.signal.aborted) return undefined
+      if (!(error instanceof BtrmindError && error.code === 'BTRMIND_ERR_SAMPLE')) throw error
+      this.#warn(error)
+      return undefined
+    }
+  }
+
+  async #step(room: Room, index: number): Promise<Step> {
+    const { monitor, executor, signal } = room
+    const { clock, dryRun } = this.#options
+    const startMs = clock.elapsedMs()
+
+    const sample = await monitor.sample({ signal })
+    const sampledMs = clock.elapsedMs()
+    const state = monitor.state(sample)
+    const vector = stateVector(state)
+    const verdicts = executor.verdicts(sample)
+    const before = utilisationPercent(sample)
+    const alerts = this.#alerts(room, sample, before)
+
+    let decision: Decision | undefined
+    let outcome: Outcome | undefined
+    const emergency = before >= EMERGENCY_PERCENT
+    if (emergency) {
+      outcome = await executor.forceDeleteTemp({ sample, dryRun, signal })
+      decision = {
+        action: 'temp',
+        policy: 'emergency',
+        reason: `${before.toFixed(1)} % used: temporary files go at once; ${outcome.explanation}`,
+      }
+      const helped = outcome.items.done > 0 || (dryRun && outcome.items.planned > 0)
+      if (!helped) alerts.push(warning('action', `the emergency deletion freed nothing: ${outcome.explanation}`))
+      // Then whatever else is left may help.
+      if (!helped) decision = undefined
+    }
+    let decidedMs = clock.elapsedMs()
+    if (decision === undefined || outcome === undefined) {
+      decision = await this.#decide(room, { sample, state: vector, verdicts }, alerts)
+      decidedMs = clock.elapsedMs()
+      const plan = executor.plan(decision.action, sample, { emergency })
+      outcome = plan.allowed ? await executor.execute(plan, { sample, dryRun, signal }) : refused(plan, dryRun)
+    }
+    if (outcome.error !== undefined) alerts.push(warning('action', `${outcome.action}: ${outcome.error.message}`))
+    for (const text of outcome.warnings) alerts.push(warning('state', text))
+    const executedMs = clock.elapsedMs()
+
+    const reward = rewardOf(before, sample, outcome)
+    await this.#learn(room, vector, verdicts)
+    // A dry run of an action shows nothing of what the action does.
+    const teaches = reward !== undefined && (!dryRun || outcome.action === 'none') && outcome.refusal === undefined
+    room.pending = teaches ? { state: vector, action: outcome.action, reward } : undefined
+    const endMs = clock.elapsedMs()
+
+    return {
+      index,
+      sample,
+      state,
+      decision: { ...decision, verdicts, emergency },
+      outcome,
+      reward,
+      alerts,
+      stagesMs: {
+        sample: sampledMs - startMs,
+        decide: decidedMs - sampledMs,
+        execute: executedMs - decidedMs,
+        learn: endMs - executedMs,
+        total: endMs - startMs,
+        monitorToAction: outcome.firstActMs === undefined ? undefined : outcome.firstActMs - startMs,
+      },
+    }
+  }
+
+  /** When the policy fails, the rules go on, and say so. */
+  async #decide(room: Room, context: Parameters<Policy['decide']>[0], alerts: Alert[]): Promise<Decision> {
+    try {
+      const decision = await room.policy.decide(context)
+      if (decision.fallback !== undefined) alerts.push(warning('policy', decision.fallback))
+      return decision
+    } catch (error) {
+      const message = `policy '${room.policy.name}' failed, the rules decide: ${(error as Error).message}`
+      alerts.push(warning('policy', message))
+      const decision = RULES.decide(context)
+      return { ...decision, reason: `${decision.reason} (${message})` }
+    }
+  }
+
+  /** The step before is learned from now that its next state is known. */
+  async #learn(room: Room, nextState: Float32Array, nextVerdicts: readonly Verdict[]): Promise<void> {
+    if (room.pending === undefined) return
+    try {
+      await room.policy.learn?.({ ...room.pending, nextState, nextVerdicts })
+    } catch (error) {
+      this.#warn(error)
+    }
+  }
+
+  #alerts(room: Room, sample: Sample, usedPercent: number): Alert[] {
+    const alerts: Alert[] = []
+    if (usedPercent >= EMERGENCY_PERCENT && !room.critical) {
+      room.critical = true
+      alerts.push({ level: 'critical', code: 'full', message: `the volume is ${usedPercent.toFixed(1)} % full` })
+    } else if (usedPercent < CLEAR_PERCENT) room.critical = false
+    if (sample.fallbackReason !== undefined) {
+      alerts.push(warning('no-answer', `statfs answered instead: ${sample.fallbackReason}`))
+    }
+    return alerts
+  }
+
+  async #lookForCandidates({ executor, signal }: Room): Promise<void> {
+    try {
+      for (const problem of await executor.refresh({ signal })) this.#warn(new Error(problem))
+    } catch (error) {
+      if (!signal.aborted) this.#warn(error)
+    }
+  }
+
+  async #save({ policy }: Room): Promise<void> {
+    const { stateDir } = this.#options
+    if (stateDir === undefined) return
+    try {
+      await policy.save?.(stateDir)
+    } catch (error) {
+      this.#warn(error)
+    }
+  }
+
+  #warn(warning: unknown): void {
+    this.#options.onWarning?.(warning instanceof Error ? warning : new Error(String(warning)))
+  }
+}
+
+const RULES = new RulePolicy()
+
+const sleepReally = (ms: number, signal: AbortSignal): Promise<void> =>
+  sleep(ms, undefined, { signal }).catch(() => undefined)
+
+function warning(code: Alert['code'], message: string): Alert {
+  return { level: 'warning', code, message }
+}
+
+function rewardOf(before: number, sample: Sample, outcome: Outcome): number | undefined {
+  const freed = outcome.action === 'none' || outcome.dryRun || outcome.refusal ? 0 : outcome.freedBytes
+  if (freed === undefined) return undefined
+  return calculateReward(before, before - (100 * freed) / sample.sizeBytes)
+}

@@ -65,7 +65,11 @@ function batch(rows: readonly Row[], subvolumes: readonly string[]): FileBatch {
     const example = Buffer.from(subvolumes[0]!, 'latin1')
     skipped.push({ reason: 'SUBVOLUME', count: subvolumes.length, example })
   }
-  const pathBytes = (index: number) => new Uint8Array(Buffer.from(rows[index]!.path, 'latin1'))
+  const pathBytes = (index: number) => {
+    const row = rows[index]
+    if (row === undefined) throw new RangeError(`no file ${index} in a batch of ${rows.length}`)
+    return new Uint8Array(Buffer.from(row.path, 'latin1'))
+  }
   return {
     length: rows.length,
     inode: column((file) => file.inode),

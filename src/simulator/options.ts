@@ -1,25 +1,35 @@
-import type { Profile } from '../btrfs/types.js'
-import type { SimulatedClock } from './clock.js'
+import * as v from 'valibot'
+import { GIB, MIB } from '../units.js'
+import { REDUNDANCY } from './chunks.js'
+import { SimulatedClock } from './clock.js'
 
-export interface VolumeOptions {
-  readonly clock: SimulatedClock
+const profile = v.picklist(Object.keys(REDUNDANCY) as (keyof typeof REDUNDANCY)[])
+const positive = v.pipe(v.number(), v.finite(), v.gtValue(0))
+
+export const volumeOptions = v.strictObject({
+  clock: v.instance(SimulatedClock),
   /** Of the UUIDs; the volume itself leaves nothing to chance. */
-  readonly seed?: number
-  /** Default one device of 2 GiB. */
-  readonly devicesBytes?: readonly number[]
-  /** Default single on one device, raid1 for metadata on more (mkfs.btrfs). */
-  readonly data?: Profile
-  readonly metadata?: Profile
-  readonly label?: string
-  /** Where it pretends to be mounted. Default '/simulated'. */
-  readonly path?: string
-  /** Default 30 s, the kernel's. */
-  readonly commitIntervalMs?: number
-  /** Files and directories that the cleaner frees a second. Default 90,000: measured on a loop device. */
-  readonly cleanerNodesPerSecond?: number
-  /** What balance and compression rewrite a second. Default 256 MiB. */
-  readonly rewriteBytesPerSecond?: number
-}
+  seed: v.optional(v.pipe(v.number(), v.integer()), 1),
+  /** One number a device. */
+  devicesBytes: v.optional(
+    v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(128 * MIB))), v.minLength(1, 'at least one device')),
+    [2 * GIB],
+  ),
+  /** Default: single. */
+  data: v.optional(profile, 'single'),
+  /** Default: dup on one device, raid1 on more, as mkfs.btrfs. */
+  metadata: v.optional(profile),
+  label: v.optional(v.string(), ''),
+  /** Where it pretends to be mounted. */
+  path: v.optional(v.pipe(v.string(), v.startsWith('/', 'an absolute path')), '/simulated'),
+  /** 30 s is the kernel's. */
+  commitIntervalMs: v.optional(positive, 30_000),
+  /** Files and directories that the cleaner frees a second; measured on a loop device. */
+  cleanerNodesPerSecond: v.optional(positive, 90_000),
+  /** What balance and compression rewrite a second. */
+  rewriteBytesPerSecond: v.optional(positive, 256 * MIB),
+})
+export type VolumeOptions = v.InferInput<typeof volumeOptions>
 
 /** Times default to now. */
 export interface FileOptions {

@@ -1,11 +1,11 @@
 /** The state of a simulated volume and all that changes it, synchronously; the clock moves it on. */
+import { check } from '../errors.js'
 import { createRandom, type Random } from '../random.js'
-import { MIB } from '../units.js'
 import { SECTOR_BYTES, SimulatedDevice } from './chunks.js'
 import { Cleaner } from './cleaner.js'
 import type { SimulatedClock } from './clock.js'
 import { failure } from './failure.js'
-import type { FileOptions, VolumeOptions } from './options.js'
+import { type FileOptions, type VolumeOptions, volumeOptions } from './options.js'
 import { asDirectory, type Found, find, findDirectory } from './paths.js'
 import { compressedBytes, roundUp, Space } from './space.js'
 import { type DirectoryNode, type FileNode, type Node, Nodes, type SubvolumeRecord } from './tree.js'
@@ -34,21 +34,22 @@ export class SimulatedVolume {
   #lastId = FIRST_SUBVOLUME_ID - 1
 
   constructor(options: VolumeOptions) {
-    const sizes = options.devicesBytes ?? [2048 * MIB]
-    this.clock = options.clock
-    this.#random = createRandom(options.seed ?? 1)
-    this.mountPath = options.path ?? '/simulated'
-    this.label = options.label ?? ''
-    this.#commitIntervalMs = options.commitIntervalMs ?? 30_000
-    this.rewriteBytesPerSecond = options.rewriteBytesPerSecond ?? 256 * MIB
+    const checked = check('SimulatedFilesystem', volumeOptions, options)
+    const { clock, seed, devicesBytes, data, path, label, commitIntervalMs, rewriteBytesPerSecond } = checked
+    this.clock = clock
+    this.#random = createRandom(seed)
+    this.mountPath = path
+    this.label = label
+    this.#commitIntervalMs = commitIntervalMs
+    this.rewriteBytesPerSecond = rewriteBytesPerSecond
     this.uuid = this.#newUuid()
     this.space = new Space(
-      sizes.map((size, index) => new SimulatedDevice(index + 1, this.#newUuid(), `/dev/simulated${index + 1}`, size)),
-      { data: options.data ?? 'single', metadata: options.metadata ?? (sizes.length > 1 ? 'raid1' : 'dup') },
+      devicesBytes.map((size, at) => new SimulatedDevice(at + 1, this.#newUuid(), `/dev/simulated${at + 1}`, size)),
+      { data, metadata: checked.metadata ?? (devicesBytes.length > 1 ? 'raid1' : 'dup') },
     )
     this.nodes = new Nodes(this.space)
     const now = this.clock.elapsedMs()
-    this.#cleaner = new Cleaner(this.nodes, options.cleanerNodesPerSecond ?? 90_000, now)
+    this.#cleaner = new Cleaner(this.nodes, checked.cleanerNodesPerSecond, now)
     this.#nextCommitMs = now + this.#commitIntervalMs
     this.top = this.#addSubvolume({ id: TOP_ID, trail: [], root: this.nodes.directory(FIRST_SUBVOLUME_ID) })
   }

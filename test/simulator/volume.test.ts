@@ -40,6 +40,8 @@ describe('block groups', () => {
     const four = make({ devicesBytes: [GIB, GIB, GIB, GIB], data: 'raid6', metadata: 'raid1c3' })
     expect(await four.fs.usage()).toMatchObject({ dataRatio: 2, metadataRatio: 3 })
     expect(() => make({ devicesBytes: [GIB], data: 'raid1' })).toThrow('too few')
+    expect(() => make({ devicesBytes: [] })).toThrow('at least one device')
+    expect(() => make({ profile: 'raid1' } as never)).toThrow("unknown option 'profile'")
   })
 
   it('go back to unallocated ten seconds after they emptied, but for the last', async () => {

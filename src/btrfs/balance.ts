@@ -73,10 +73,8 @@ function begin(
   { signal, intervalMs }: { signal?: AbortSignal | undefined; intervalMs: number },
 ): Operation<BalanceProgress, BalanceProgress> {
   return new LongOperation({
-    start: async (stop) => {
-      signal?.throwIfAborted()
-      return volume.call(operation, {}, { signal: stop }, (t) => native.balance(t, volume.handle, prepared))
-    },
+    start: (stop) =>
+      volume.callLong(operation, {}, { signal: stop }, (t) => native.balance(t, volume.handle, prepared)),
     progress: async () => {
       const status = await balanceStatus(volume)
       if (status === undefined) return undefined
@@ -84,7 +82,7 @@ function begin(
       return counters
     },
     pause: () => volume.call('pause', {}, undefined, (t) => native.balancePause(t, volume.handle, prepared)),
-    signals: [signal, volume.closing],
+    signal,
     intervalMs,
   })
 }

@@ -52,7 +52,7 @@ export async function removeFiles(
 ): Promise<FileOutcome[]> {
   const path = checkRoot('removeFiles', root)
   const packed = columns('removeFiles', files)
-  const work = volume.call('removeFiles', { path }, check('removeFiles', callOptions, options), async (t) => {
+  const work = volume.callLong('removeFiles', { path }, check('removeFiles', callOptions, options), async (t) => {
     try {
       return outcomes(await native.removeFiles(t, volume.handle, path, ...packed))
     } catch (error) {
@@ -111,7 +111,7 @@ export async function compressFile(
   const path = checkRoot('compressFile', root)
   const packed = columns('compressFile', [file])
   const { algorithm, ...callWith } = check('compressFile', compressOptions, options)
-  const work = volume.call('compressFile', { path }, callWith, (t) =>
+  const work = volume.callLong('compressFile', { path }, callWith, (t) =>
     native.compressFile(t, volume.handle, path, ...packed, ALGORITHMS[algorithm]),
   )
   const { code, ...figures } = await work

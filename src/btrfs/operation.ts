@@ -22,8 +22,8 @@ export interface Work<Progress, Result> {
   start(signal: AbortSignal): Promise<Result>
   progress(): Promise<Progress | undefined>
   pause?(): Promise<void>
-  /** Those that cancel it: the caller's, the filesystem's closing. */
-  readonly signals: readonly (AbortSignal | undefined)[]
+  /** The caller's; cancels it. */
+  readonly signal?: AbortSignal | undefined
   /** Between two readings of the progress. */
   readonly intervalMs: number
 }
@@ -43,12 +43,13 @@ export class LongOperation<Progress, Result> implements Operation<Progress, Resu
 
   constructor(work: Work<Progress, Result>) {
     this.#work = work
-    const { signals, pause } = work
-    const stop = () => this.#stop.abort()
-    for (const signal of signals) signal?.addEventListener('abort', stop, { once: true })
+    const { signal, pause } = work
+    const stop = () => this.#stop.abort(signal?.reason)
+    if (signal?.aborted) stop()
+    signal?.addEventListener('abort', stop, { once: true })
     this.result = work.start(this.#stop.signal)
     const end = () => {
-      for (const signal of signals) signal?.removeEventListener('abort', stop)
+      signal?.removeEventListener('abort', stop)
       for (const wake of this.#sleepers ?? []) wake()
       this.#sleepers = undefined
     }

@@ -21,7 +21,7 @@ export function isNativeFailure(error: unknown): error is NativeFailure {
 }
 
 /** Common causes, in the words of somebody who has to act on them. */
-const HINTS: Record<string, string> = {
+export const HINTS: Readonly<Record<string, string>> = {
   ENOTTY: 'not a btrfs filesystem',
   EPERM: 'needs root (CAP_SYS_ADMIN)',
   EACCES: 'the files’ permissions do not allow it',
@@ -53,14 +53,14 @@ export class BtrfsError extends Error {
   readonly errno: number
   /** The public call: 'snapshot'. */
   readonly operation: string
-  readonly ioctl?: string
+  declare readonly ioctl?: string
   /** What was being done inside the call. */
-  readonly step?: string
-  readonly path?: string
-  readonly dest?: string
-  readonly hint?: string
+  declare readonly step?: string
+  declare readonly path?: string
+  declare readonly dest?: string
+  declare readonly hint?: string
   /** What the kernel reported before it stopped (a cancelled balance's counters). */
-  readonly progress?: unknown
+  declare readonly progress?: unknown
 
   constructor(
     operation: string,
@@ -117,14 +117,16 @@ export class BtrmindError extends Error {
     super(`${code}: ${message}${options?.hint === undefined ? '' : `; ${options.hint}`}`, { cause: options?.cause })
     if (options?.hint !== undefined) this.hint = options.hint
   }
-  readonly hint?: string
+  declare readonly hint?: string
 }
 
 /** The bad value, short enough for one line. */
 export function quote(value: unknown): string {
   if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}…` : value}'`
   if (typeof value === 'bigint') return `${value}n`
-  if (value instanceof Object && !Array.isArray(value)) return value.constructor?.name ?? 'object'
+  if (Array.isArray(value)) return `[${value.slice(0, 3).map(quote).join(', ')}${value.length > 3 ? ', …' : ''}]`
+  if (typeof value === 'object' && value !== null) return value.constructor?.name ?? 'object'
+  if (typeof value === 'function') return 'a function'
   return String(value)
 }
 

@@ -45,6 +45,11 @@ describe('src', () => {
     expect(upwards).toEqual([])
   })
 
+  it('gives the agent numbers only, and its arithmetic', () => {
+    const allowed = /^(agent\/|native\.ts|files\.ts|errors\.ts|units\.ts|clock\.ts|random\.ts)/
+    expect(imports.filter(({ file, target }) => room(file) === 'agent' && !allowed.test(target))).toEqual([])
+  })
+
   it('loads the addon in one file', () => {
     const loaders = sources.filter((file) => /node-gyp-build|createRequire|\.node'/.test(read(`src/${file}`)))
     expect(loaders).toEqual(['native.ts'])
@@ -67,6 +72,15 @@ describe('native', () => {
   it('starts no process', () => {
     const starts = /\b(fork|vfork|execv\w*|execl\w*|posix_spawn\w*|popen|system)\s*\(/
     expect(files.filter((file) => starts.test(read(`native/${file}`).replace(/\/\/.*$/gm, '')))).toEqual([])
+  })
+
+  it('makes threads in one file, and calls ioctl(2) in one', () => {
+    const having = (pattern: RegExp) =>
+      files.filter((file) => pattern.test(read(`native/${file}`).replace(/\/\/.*$/gm, ''))).sort()
+    expect(having(/std::(thread|async|jthread)\b|pthread_create\s*\(|napi_create_async_work|AsyncWorker/)).toEqual([
+      'task.cpp',
+    ])
+    expect(having(/(^|[^\w.>"])ioctl\s*\(/m)).toEqual(['error.cpp'])
   })
 
   it('builds every source that is there', () => {

@@ -7,6 +7,8 @@ import { type Candidate, FileScan, touchedMs } from './scan.js'
 const CAPACITY = 2_048
 /** Of the largest candidates so many are looked into, in one look. */
 const ASKED_EACH_LOOK = 64
+/** Of those that are worthwhile so many are ready to be rewritten: known, since the last look, to be private still. */
+const READY = 512
 /** A rewrite that gains less is not worth its writes; the kernel gives a file up too when it gains too little. */
 const WORTHWHILE_RATIO = 0.8
 
@@ -14,7 +16,7 @@ export class CompressActor implements Actor {
   readonly #context: ActorContext
   /** Findings: the logical bytes to gain. Rejected: shared, compressed, not compressible, tried already. */
   readonly #scan: FileScan
-  /** The largest first. */
+  /** The largest first; what a snapshot has come to hold since it was asked is not among them. */
   #worthwhile: Candidate[] = []
 
   constructor(context: ActorContext) {
@@ -59,7 +61,7 @@ export class CompressActor implements Actor {
       if (gainBytes > 0) candidate.finding = gainBytes
       else this.#scan.reject(candidate)
     }
-    this.#worthwhile = this.#scan.candidates.filter(({ finding }) => finding !== undefined)
+    this.#worthwhile = await this.#stillPrivate(signal)
     return this.#scan.complaints
   }
 
@@ -95,11 +97,27 @@ export class CompressActor implements Actor {
     return portion
   }
 
-  async #ask({ root, file, diskBytes }: Candidate): Promise<number> {
-    const { filesystem } = this.#context
-    const extents = await filesystem.fileExtents(root, file)
-    if (!extents.ok || extents.sharedBytes > 0 || extents.compressedBytes > 0) return 0
-    const estimate = await filesystem.estimateCompressedRatio(root, file)
+  /** A snapshot shares a file without touching it: what was found out in a look before may no longer hold. */
+  async #stillPrivate(signal: AbortSignal | undefined): Promise<Candidate[]> {
+    const found: Candidate[] = []
+    for (const candidate of this.#scan.candidates.filter(({ finding }) => finding !== undefined)) {
+      if (signal?.aborted || found.length >= READY) break
+      if (await this.#isPrivate(candidate)) found.push(candidate)
+      else this.#scan.reject(candidate)
+    }
+    return found
+  }
+
+  /** Neither shared nor compressed. */
+  async #isPrivate({ root, file }: Candidate): Promise<boolean> {
+    const extents = await this.#context.filesystem.fileExtents(root, file)
+    return extents.ok && extents.sharedBytes === 0 && extents.compressedBytes === 0
+  }
+
+  async #ask(candidate: Candidate): Promise<number> {
+    const { root, file, diskBytes } = candidate
+    if (!(await this.#isPrivate(candidate))) return 0
+    const estimate = await this.#context.filesystem.estimateCompressedRatio(root, file)
     if (!estimate.ok || estimate.ratio > WORTHWHILE_RATIO) return 0
     return diskBytes * (1 - estimate.ratio)
   }

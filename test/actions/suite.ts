@@ -219,6 +219,25 @@ export function actionSuite(name: string, make: () => Promise<ActionBench>, part
         expect(await refusal(again, 'compress')).toMatchObject({ code: 'nothing-to-do' })
       })
 
+      it('counts no longer what a snapshot came to hold after it was found', async () => {
+        await bench.fs.createSubvolume(`${bench.root}/data`)
+        bench.makeDirectory('archive')
+        bench.writeFile('data/text', 8 * MIB, true)
+        bench.writeFile('archive/text', 4 * MIB, true)
+        await bench.fs.sync()
+        bench.advance(31 * DAY_MS)
+        const executor = await open({ compress: [`${bench.root}/data`, `${bench.root}/archive`] })
+        expect(executor.plan('compress', await sampleOf(bench))).toMatchObject({ items: 2 })
+        await bench.fs.snapshot(`${bench.root}/data`, `${bench.root}/frozen`, { readonly: true })
+        expect(await executor.refresh()).toEqual([])
+        const outcome = await act(executor, 'compress')
+        expect(outcome).toMatchObject({
+          items: { planned: 1, done: 1, failed: 0 },
+          touches: [`${bench.root}/archive/text`],
+        })
+        expect(outcome.predictedBytes).toBeLessThanOrEqual(4 * MIB)
+      })
+
       it('leaves active files alone', async () => {
         bench.makeDirectory('data')
         bench.writeFile('data/text', MIB, true)

@@ -7,7 +7,10 @@ const stop = new AbortController()
 process.once('SIGINT', () => stop.abort())
 process.once('SIGTERM', () => stop.abort())
 
-await using filesystem = await openFilesystem(path)
+const filesystem = await openFilesystem(path).catch((error) => {
+  console.error(error.message)
+  process.exit(1)
+})
 const mind = new Btrmind({
   filesystem,
   roots: { temp: [], compress: [path] }, // name your own; without a root an action is never taken
@@ -31,4 +34,6 @@ try {
   if (!(error instanceof BtrmindError)) throw error
   console.error(error.message) // says what to do: a state directory in use, a root that is none …
   process.exitCode = 1
+} finally {
+  await filesystem.close()
 }

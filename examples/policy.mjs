@@ -21,9 +21,10 @@ const nightShift = {
   },
 }
 
-await using filesystem = await openFilesystem(path)
+const filesystem = await openFilesystem(path)
 const mind = new Btrmind({ filesystem, policy: nightShift, roots: { compress: [path] }, intervalMs: 200 })
 for await (const { index, decision, outcome } of mind) {
   console.log(`${decision.policy} says ${decision.action}: ${decision.reason}; ${outcome.explanation}`)
   if (index + 1 >= Number(steps)) break
 }
+await filesystem.close()

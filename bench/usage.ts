@@ -1,0 +1,82 @@
+/** usage() against the command that prints the same figures, and against python3-btrfs inside a running Python. */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import { openFilesystem } from '../src/btrfs/filesystem.js'
+import { cannotMount, makeVolume, run } from '../test/helpers/volume.js'
+import { medians, type Row, row, type SkippedRow } from './measure.js'
+
+const PYTHON = '/usr/bin/python3'
+/** Answers each line on stdin with the seconds that one usage() took; the interpreter's start is not counted. */
+const SCRIPT = `
+import btrfs, sys, time
+fs = btrfs.FileSystem(sys.argv[1])
+for line in sys.stdin:
+    start = time.perf_counter()
+    fs.usage()
+    print(time.perf_counter() - start, flush=True)
+`
+
+const VOLUMES = [
+  { name: 'one device', options: { devicesMiB: [4096] }, fillMiB: 0 },
+  {
+    name: 'RAID10 on 4 devices, 130 block groups',
+    options: { devicesMiB: [131_072, 131_072, 131_072, 131_072], data: 'raid10', metadata: 'raid1' },
+    fillMiB: 250_000,
+  },
+]
+
+/** @param rounds fewer are quicker and less certain */
+export async function rows(rounds = 40): Promise<Row[]> {
+  if (cannotMount !== undefined) return [{ operation: 'usage()', peerName: 'btrfs', skipped: cannotMount }]
+  const out: Row[] = []
+  for (const volume of VOLUMES) out.push(...(await onVolume(volume, rounds)))
+  return out
+}
+
+async function onVolume({ name, options, fillMiB }: (typeof VOLUMES)[number], rounds: number): Promise<Row[]> {
+  using volume = makeVolume(options)
+  if (fillMiB > 0) run('fallocate', '--length', `${fillMiB}MiB`, `${volume.path}/file`)
+  run('sync', '--file-system', volume.path)
+  await using fs = await openFilesystem(volume.path)
+  const operation = `usage(), ${name}`
+  const ours = { run: () => fs.usage(), times: 25 }
+  const command = () => promisify(execFile)('btrfs', ['filesystem', 'usage', '-b', volume.path])
+  const peerName = 'spawning btrfs filesystem usage -b'
+  const spawned = await medians({ ours, peer: { run: command } }, rounds)
+  const against = [row(operation, peerName, spawned.ours, spawned.peer, { unit: 'µs', target: '≥ 80×' })]
+  return [...against, await againstPython(volume.path, operation, ours, rounds)]
+}
+
+async function againstPython(
+  path: string,
+  operation: string,
+  ours: { run: () => unknown; times: number },
+  rounds: number,
+): Promise<Row> {
+  const peerName = 'python3-btrfs'
+  const skip = (skipped: string): SkippedRow => ({ operation, peerName, skipped })
+  try {
+    run(PYTHON, '-c', 'import btrfs')
+  } catch (error) {
+    return skip(`not installed: ${(error as Error).message.trim().split('\n').at(-1)}`)
+  }
+  const python = spawn(PYTHON, ['-c', SCRIPT, path], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const exit = once(python, 'exit')
+  try {
+    const answers = createInterface({ input: python.stdout })[Symbol.asyncIterator]()
+    const seconds: number[] = []
+    const ask = async () => {
+      python.stdin.write('\n')
+      seconds.push(Number((await answers.next()).value))
+    }
+    const times = 5
+    const measured = await medians({ ours, python: { run: ask, times } }, rounds)
+    const own = seconds.slice(times).sort((a, b) => a - b)
+    return row(operation, peerName, measured.ours, own[own.length >> 1]! * 1000, { unit: 'µs' })
+  } finally {
+    python.stdin.end()
+    await exit
+  }
+}

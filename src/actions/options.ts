@@ -25,7 +25,7 @@ export const actionOptions = v.strictObject({
   /** Smaller files are not worth a rewrite; larger ones would hold a step up. */
   compressMinBytes: v.optional(whole(4096), 128 * KIB),
   compressMaxBytes: v.optional(whole(4096), 4 * GIB),
-  compression: v.optional(v.picklist(['lzo', 'zlib', 'zstd']), 'zstd'),
+  compression: v.optional(v.picklist(['lzo', 'zlib', 'zstd']), 'lzo'),
   /** So many snapshots stay in each named directory. */
   keepSnapshots: v.optional(whole(1), 3),
   /** Metadata slack that a balance must leave, in block groups. Default: 2 + number of devices. */

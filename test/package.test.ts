@@ -91,6 +91,15 @@ describe('the packed package', () => {
     expect(run('node', '--no-warnings', 'cjs.cjs').trim()).toBe('true')
   })
 
+  it('brings the command, which npm can link', () => {
+    const main = join(installed, manifest.bin.btrmind)
+    expect(readFileSync(main, 'utf8')).toMatch(/^#!\/usr\/bin\/env node\n/)
+    mkdirSync(join(project, 'node_modules/.bin'))
+    symlinkSync(main, join(project, 'node_modules/.bin/btrmind'))
+    expect(run(process.execPath, 'node_modules/.bin/btrmind', '--version').trim()).toBe(manifest.version)
+    expect(run(process.execPath, 'node_modules/.bin/btrmind', '--help')).toContain('Usage: btrmind')
+  })
+
   it.each([
     ['nodenext', 'nodenext', false],
     ['esnext', 'bundler', true],
@@ -101,7 +110,7 @@ describe('the packed package', () => {
        import type { Filesystem } from 'btrmind-native/btrfs'
        import { calculateReward } from 'btrmind-native/agent'
        export async function use(path: string): Promise<Usage> {
-         await using fs: Pick<Filesystem, 'usage' | 'close' | typeof Symbol.asyncDispose> = await openFilesystem(path)
+         await using fs: Filesystem = await openFilesystem(path)
          const reward: number = calculateReward(95, 92)
          if (reward !== 20) throw new BtrfsError('use', { code: 'EINVAL', errno: -22, text: 'reward' })
          return fs.usage()

@@ -1,26 +1,10 @@
-import * as v from 'valibot'
-import { BtrmindError, check } from '../errors.js'
+import { check } from '../errors.js'
 import { type NativeBalance, native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { LongOperation, type Operation } from './operation.js'
-import { callOptions } from './options.js'
+import { callOptions, checkBalance, resumeOptions } from './options.js'
 import type { BalanceFilters, BalanceOptions, BalanceProgress, BalanceStatus, ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
-
-const filters = v.strictObject({
-  usagePercent: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100))),
-  limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER))),
-})
-const resumeOptions = v.strictObject({
-  signal: v.optional(v.instance(AbortSignal)),
-  intervalMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(2 ** 31 - 1)), 1_000),
-})
-const balanceOptions = v.strictObject({
-  ...resumeOptions.entries,
-  data: v.optional(filters),
-  metadata: v.optional(filters),
-  system: v.optional(filters),
-})
 
 const packed = (given: BalanceFilters | undefined) =>
   given === undefined ? undefined : new Float64Array([given.usagePercent ?? -1, given.limit ?? -1])
@@ -46,9 +30,7 @@ const packed = (given: BalanceFilters | undefined) =>
  * for await (const { completed, expected } of balance) console.log(`${completed} of about ${expected}`)
  */
 export function balance(volume: Volume, options: BalanceOptions): Operation<BalanceProgress, BalanceProgress> {
-  const { data, metadata, system = metadata, ...rest } = check('balance', balanceOptions, options)
-  if (data === undefined && system === undefined)
-    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', 'balance: expected at least one of data, metadata, system; got none')
+  const { data, metadata, system, ...rest } = checkBalance(options)
   return begin(volume, 'balance', native.balancePrepare(packed(data), packed(metadata), packed(system)), rest)
 }
 

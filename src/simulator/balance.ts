@@ -1,99 +1,88 @@
 /** Balance, one block group at a time, newest first as the kernel goes. */
-
-import type { Operation } from '../btrfs/operation.js'
 import type { BalanceFilters, BalanceOptions, BalanceProgress, BalanceStatus, BlockGroupType } from '../btrfs/types.js'
 import type { BlockGroup } from './chunks.js'
 import { failure } from './failure.js'
 import type { SimulatedVolume } from './volume.js'
 
-export class SimulatedBalance implements Operation<BalanceProgress, BalanceProgress> {
-  readonly result: Promise<BalanceProgress>
+export class SimulatedBalance {
   #progress: BalanceProgress
   #state: 'running' | 'paused' | 'ended' = 'running'
-  #asked: 'pause' | 'cancel' | undefined
+  #pausing = false
+  /** Some block group had nowhere to go. */
+  #full = false
   readonly #volume: SimulatedVolume
   readonly #todo: BlockGroup[]
-  readonly #filters: ReadonlyMap<BlockGroupType, BalanceFilters>
+  readonly #filters: Partial<Record<BlockGroupType, BalanceFilters | undefined>>
 
-  constructor(volume: SimulatedVolume, options: BalanceOptions) {
+  constructor(volume: SimulatedVolume, { data, metadata, system }: BalanceOptions) {
     this.#volume = volume
-    const system = options.system ?? options.metadata
-    const given = { data: options.data, metadata: options.metadata, system }
-    this.#filters = new Map(
-      (['data', 'metadata', 'system'] as const).flatMap((type) => (given[type] ? [[type, given[type]]] : [])),
-    )
+    this.#filters = { data, metadata, system }
     volume.commit()
     this.#todo = this.#select()
     this.#progress = { expected: this.#todo.length, considered: volume.space.chunks.groups.length, completed: 0 }
-    options.signal?.addEventListener('abort', () => void this.cancel(), { once: true })
-    this.result = this.#run()
-    // Whoever only iterates hears of a failure there.
-    this.result.catch(() => {})
   }
 
   get status(): BalanceStatus | undefined {
     return this.#state === 'ended' ? undefined : { ...this.#progress, state: this.#state }
   }
-  async progress(): Promise<BalanceProgress | undefined> {
-    return this.#state === 'ended' ? undefined : this.#progress
+  pause(): void {
+    this.#pausing = this.#state === 'running'
   }
-  async cancel(): Promise<void> {
-    if (this.#state === 'paused') this.#state = 'ended'
-    this.#asked ??= 'cancel'
-    await this.result.catch(() => {})
-  }
-  async pause(): Promise<void> {
-    this.#asked ??= 'pause'
-    await this.result.catch(() => {})
-  }
-  async *[Symbol.asyncIterator](): AsyncGenerator<BalanceProgress> {
-    while (this.#state === 'running') {
-      yield this.#progress
-      await turn()
-    }
-    await this.result
-  }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.cancel()
+  /** Of a paused one. */
+  drop(): void {
+    this.#state = 'ended'
   }
 
   /** Who waits sees it advance: one block group in each turn of the event loop. */
-  async #run(): Promise<BalanceProgress> {
+  async run(operation: string, stop: AbortSignal): Promise<BalanceProgress> {
+    this.#state = 'running'
+    this.#pausing = false
     await turn()
-    let full = false
-    for (const group of this.#todo) {
-      if (this.#asked !== undefined) {
-        this.#state = this.#asked === 'pause' ? 'paused' : 'ended'
-        throw failure('ECANCELED', 'balance', { progress: this.#progress })
+    for (let group = this.#todo.shift(); group !== undefined; group = this.#todo.shift()) {
+      if (stop.aborted || this.#pausing) {
+        this.#todo.unshift(group)
+        this.#state = stop.aborted ? 'ended' : 'paused'
+        throw failure('ECANCELED', operation, { progress: this.#progress })
       }
-      // An earlier block group's content may have filled this one past the filter, or it was empty and is gone.
-      if (!this.#volume.space.chunks.groups.includes(group) || !this.#matches(group)) continue
-      const { usedBytes } = group
-      if (!this.#volume.space.relocate(group)) full = true
-      else this.#progress = { ...this.#progress, completed: this.#progress.completed + 1 }
-      this.#volume.takeTimeFor(usedBytes)
-      this.#volume.commit()
+      this.#relocate(group)
       await turn()
     }
     this.#state = 'ended'
-    if (full) throw failure('ENOSPC', 'balance', { progress: this.#progress })
+    if (this.#full) throw failure('ENOSPC', operation, { progress: this.#progress })
     return this.#progress
   }
 
+  #relocate(group: BlockGroup): void {
+    const { space } = this.#volume
+    // It may have been emptied and given back, or filled past the filter by what another one held.
+    if (!space.chunks.groups.includes(group) || !this.#matches(group)) return
+    const { usedBytes } = group
+    if (space.relocate(group)) this.#progress = { ...this.#progress, completed: this.#progress.completed + 1 }
+    else this.#full = true
+    this.#volume.takeTimeFor(usedBytes)
+    this.#volume.commit()
+  }
+
   #select(): BlockGroup[] {
-    const limits = new Map([...this.#filters].map(([type, { limit }]) => [type, limit ?? Number.POSITIVE_INFINITY]))
+    const left = {
+      data: Number.POSITIVE_INFINITY,
+      metadata: Number.POSITIVE_INFINITY,
+      system: Number.POSITIVE_INFINITY,
+    }
     return [...this.#volume.space.chunks.groups].reverse().filter((group) => {
-      const left = limits.get(group.type) ?? 0
-      if (left === 0 || !this.#matches(group)) return false
-      limits.set(group.type, left - 1)
-      return true
+      const type = group.type as keyof typeof left
+      const { limit = Number.POSITIVE_INFINITY } = this.#filters[type] ?? {}
+      left[type] = Math.min(left[type], limit)
+      return this.#matches(group) && left[type]-- > 0
     })
   }
   #matches(group: BlockGroup): boolean {
-    const usage = this.#filters.get(group.type)?.usagePercent
-    return (
-      usage === undefined || group.usedBytes < (group.sizeBytes * usage) / 100 || (usage === 0 && group.usedBytes === 0)
-    )
+    const filters = this.#filters[group.type]
+    if (filters === undefined) return false
+    const { usagePercent } = filters
+    if (usagePercent === undefined) return true
+    if (usagePercent === 0) return group.usedBytes === 0
+    return group.usedBytes < (group.sizeBytes * usagePercent) / 100
   }
 }
 

@@ -11,6 +11,7 @@ const TEXTS = {
   ELOOP: 'Too many levels of symbolic links',
   ENOENT: 'No such file or directory',
   ENOSPC: 'No space left on device',
+  ENOTCONN: 'Transport endpoint is not connected',
   ENOTDIR: 'Not a directory',
   ENOTEMPTY: 'Directory not empty',
   EROFS: 'Read-only file system',

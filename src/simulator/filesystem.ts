@@ -1,21 +1,24 @@
 import { resolve } from 'node:path'
-import * as v from 'valibot'
 import type { CallOptions } from '../btrfs/call.js'
 import { deviceOf } from '../btrfs/devices.js'
 import { measurementOf } from '../btrfs/measure.js'
+import { LongOperation, type Operation } from '../btrfs/operation.js'
 import {
   callOptions,
+  checkBalance,
   compressOptions,
   deleteOptions,
   fileRefs,
   listOptions,
   pathArgument,
+  resumeOptions,
   rootPath,
   snapshotOptions,
   walkOptions,
 } from '../btrfs/options.js'
 import type {
   BalanceOptions,
+  BalanceProgress,
   BalanceStatus,
   Compressed,
   CompressOptions,
@@ -30,6 +33,7 @@ import type {
   FilesystemInfo,
   Measurement,
   RatioOutcome,
+  ResumeOptions,
   SnapshotOptions,
   Statfs,
   Subvolume,
@@ -49,18 +53,6 @@ import { asDirectory, findDirectory, pathOf } from './paths.js'
 import type { SubvolumeRecord } from './tree.js'
 import { SimulatedVolume } from './volume.js'
 
-const filters = v.strictObject({
-  usagePercent: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(100))),
-  limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
-})
-const balanceOptions = v.strictObject({
-  signal: callOptions.entries.signal,
-  data: v.optional(filters),
-  metadata: v.optional(filters),
-  system: v.optional(filters),
-  intervalMs: v.optional(v.pipe(v.number(), v.minValue(1))),
-})
-
 /** How far the clock goes between two looks at the cleaner. */
 const CLEANER_STEP_MS = 5
 
@@ -78,7 +70,8 @@ export class SimulatedFilesystem implements Filesystem {
   /** Where a workload writes: files are no part of the interface. */
   readonly volume: SimulatedVolume
   #balance: SimulatedBalance | undefined
-  #closed = false
+  #running: Promise<unknown> | undefined
+  readonly #closing = new AbortController()
 
   constructor(options: VolumeOptions) {
     this.volume = new SimulatedVolume(options)
@@ -201,35 +194,70 @@ export class SimulatedFilesystem implements Filesystem {
     return this.#beneath('estimateCompressedRatio', root, options, (volume) => estimateRatio(volume, root, file))
   }
 
-  balance(options: BalanceOptions): SimulatedBalance {
-    const checked = check('balance', balanceOptions, options)
-    this.#alive('balance')
-    if (this.#balance?.status !== undefined) throw failure('EINPROGRESS', 'balance', { path: this.path })
-    this.#balance = new SimulatedBalance(this.volume, checked)
-    return this.#balance
+  balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress> {
+    const { signal, intervalMs, ...types } = checkBalance(options)
+    return this.#long('balance', signal, intervalMs, (volume) => {
+      if (this.#balance?.status !== undefined) throw failure('EINPROGRESS', 'balance', { path: this.path })
+      return new SimulatedBalance(volume, types)
+    })
+  }
+  resumeBalance(options: ResumeOptions = {}): Operation<BalanceProgress, BalanceProgress> {
+    const { signal, intervalMs } = check('resumeBalance', resumeOptions, options)
+    return this.#long('resumeBalance', signal, intervalMs, () => this.#paused('resumeBalance'))
+  }
+  cancelBalance(options?: CallOptions): Promise<void> {
+    return this.#quick('cancelBalance', options, () => this.#paused('cancelBalance').drop())
   }
   balanceStatus(options?: CallOptions): Promise<BalanceStatus | undefined> {
     return this.#quick('balanceStatus', options, () => this.#balance?.status)
   }
 
   async close(): Promise<void> {
-    this.#closed = true
-    await this.#balance?.cancel()
+    this.#closing.abort()
+    await this.#running?.catch(() => {})
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
+  #long(
+    operation: string,
+    signal: AbortSignal | undefined,
+    intervalMs: number,
+    begin: (volume: SimulatedVolume) => SimulatedBalance,
+  ): Operation<BalanceProgress, BalanceProgress> {
+    const work = new LongOperation({
+      start: async (stop) => {
+        this.#balance = begin(this.#ready(operation, signal))
+        return this.#balance.run(operation, stop)
+      },
+      progress: async () => {
+        const { state: _, ...counters } = this.#balance?.status ?? { state: undefined }
+        return 'completed' in counters ? counters : undefined
+      },
+      pause: async () => this.#balance?.pause(),
+      signals: [signal, this.#closing.signal],
+      intervalMs,
+    })
+    this.#running = work.result
+    return work
+  }
+  #paused(operation: string): SimulatedBalance {
+    if (this.#balance?.status?.state !== 'paused') throw failure('ENOTCONN', operation, { path: this.path })
+    return this.#balance
+  }
   async #quick<T>(
     operation: string,
     options: CallOptions | undefined,
     act: (volume: SimulatedVolume) => T,
   ): Promise<T> {
-    const { signal } = check(operation, callOptions, options ?? {})
+    return act(this.#ready(operation, check(operation, callOptions, options ?? {}).signal))
+  }
+  #ready(operation: string, signal: AbortSignal | undefined): SimulatedVolume {
     signal?.throwIfAborted()
-    this.#alive(operation)
+    if (this.#closing.signal.aborted) throw failure('EBADF', operation, { path: this.path })
     this.volume.catchUp()
-    return act(this.volume)
+    return this.volume
   }
   async #beneath<T>(
     operation: string,
@@ -239,9 +267,6 @@ export class SimulatedFilesystem implements Filesystem {
   ): Promise<T> {
     check(`${operation}: root`, rootPath, root)
     return this.#quick(operation, options, act)
-  }
-  #alive(operation: string): void {
-    if (this.#closed) throw failure('EBADF', operation, { path: this.path })
   }
   #resolve(what: string, path: string): string {
     return resolve(this.path, check(what, pathArgument, path))

@@ -1,7 +1,15 @@
 /** Data and metadata in block groups: what is reserved, settled, waiting for the next commit, and moved by balance. */
 import type { BlockGroupType, Profile } from '../btrfs/types.js'
 import { MIB } from '../units.js'
-import { type BlockGroup, Chunks, NODE_BYTES, SECTOR_BYTES, type SimulatedDevice, sizeClassOf } from './chunks.js'
+import {
+  type BlockGroup,
+  Chunks,
+  NODE_BYTES,
+  SECTOR_BYTES,
+  type SimulatedDevice,
+  type SizeClass,
+  sizeClassOf,
+} from './chunks.js'
 import type { Extent } from './tree.js'
 
 /** No extent is longer; a compressed one covers at most 128 KiB. */
@@ -185,15 +193,13 @@ export class Space {
   }
 
   #relocateData(group: BlockGroup): boolean {
-    const others = () => this.groups('data').filter((other) => other !== group)
-    const room = () => others().reduce((sum, other) => sum + other.sizeBytes - other.usedBytes, 0)
-    while (room() - this.#pendingBytes < group.usedBytes) if (this.chunks.allocate('data') === undefined) return false
-    const roomiest = () => others().reduce((a, b) => (b.sizeBytes - b.usedBytes > a.sizeBytes - a.usedBytes ? b : a))
+    const room = () => this.#dataRoom() - (group.sizeBytes - group.usedBytes)
+    while (room() < group.usedBytes) if (this.chunks.allocate('data') === undefined) return false
     for (const extent of [...group.extents]) {
-      let target = others().find((other) => other.sizeBytes - other.usedBytes >= extent.diskBytes)
-      target ??= this.chunks.allocate('data') ?? roomiest()
+      const sizeClass = extent.compressed ? 'small' : sizeClassOf(extent.diskBytes / extent.count)
+      const target = this.#findGroup(extent.diskBytes, sizeClass, group)
       // An extent that fits nowhere whole would be split; the model moves it whole or not at all.
-      if (target.sizeBytes - target.usedBytes < extent.diskBytes) return false
+      if (target === undefined) return false
       group.extents.delete(extent)
       group.usedBytes -= extent.diskBytes
       target.usedBytes += extent.diskBytes
@@ -204,24 +210,29 @@ export class Space {
     return true
   }
 
-  /** find_free_extent: own size class, unclaimed, a new block group, another class, and only then in pieces. */
-  #placeOne(bytes: number, ratio: number): Extent[] {
-    const compressed = ratio < 1
-    const disk = compressed ? compressedBytes(bytes, ratio) : roundUp(bytes, SECTOR_BYTES)
-    const sizeClass = compressed ? 'small' : sizeClassOf(disk)
-    const fits = (group: BlockGroup) => group.sizeBytes - group.usedBytes >= disk
+  /** find_free_extent: a block group of its size class, an unclaimed one, a new one, and only then another class's. */
+  #findGroup(bytes: number, sizeClass: SizeClass, except?: BlockGroup): BlockGroup | undefined {
+    const fits = (group: BlockGroup) => group !== except && group.sizeBytes - group.usedBytes >= bytes
     const groups = this.groups('data').filter(fits)
     let group = groups.find((other) => other.sizeClass === sizeClass) ?? groups.find((other) => !other.sizeClass)
     if (group === undefined) {
       const more = this.chunks.allocate('data')
       group = more !== undefined && fits(more) ? more : groups[0]
     }
+    if (group !== undefined) group.sizeClass ??= sizeClass
+    return group
+  }
+
+  #placeOne(bytes: number, ratio: number): Extent[] {
+    const compressed = ratio < 1
+    const disk = compressed ? compressedBytes(bytes, ratio) : roundUp(bytes, SECTOR_BYTES)
+    const group = this.#findGroup(disk, compressed ? 'small' : sizeClassOf(disk))
     if (group === undefined) {
+      // No hole is large enough: in pieces.
       const half = roundUp(bytes / 2, compressed ? COMPRESSED_EXTENT_BYTES : SECTOR_BYTES)
       if (half >= bytes) throw new Error(`${bytes} reserved bytes have no place`)
       return [...this.#placeOne(half, ratio), ...this.#placeOne(bytes - half, ratio)]
     }
-    group.sizeClass ??= sizeClass
     group.usedBytes += disk
     const count = compressed ? Math.ceil(bytes / COMPRESSED_EXTENT_BYTES) : 1
     return [{ bytes, diskBytes: disk, count, compressed, group, refs: 0 }]

@@ -488,6 +488,7 @@ function balance(bench: () => Bench) {
     const { fs } = bench()
     expect(() => fs.balance({ data: { usagePercent: 101 } })).toThrow('101')
     expect(() => fs.balance({ dta: {} } as never)).toThrow("did you mean 'data'?")
+    expect(() => fs.balance({})).toThrow('at least one of data, metadata, system')
   })
 }
 
@@ -506,6 +507,7 @@ function calls(bench: () => Bench) {
       () => fs.walk(root, { signal })[Symbol.asyncIterator]().next(),
       () => fs.removeFiles(root, [], { signal }),
       () => fs.balanceStatus({ signal }),
+      () => fs.balance({ data: {}, signal }).result,
     ]
     for (const act of acts) expect(await refusal(act)).toBe(reason)
     expect(await list(fs)).toEqual([])
@@ -535,6 +537,7 @@ function calls(bench: () => Bench) {
       ['walk', () => rows(fs, root)],
       ['removeFiles', () => fs.removeFiles(root, [])],
       ['balanceStatus', () => fs.balanceStatus()],
+      ['balance', () => fs.balance({ data: {} }).result],
     ]
     for (const [operation, act] of acts) {
       expect(await refusal(act), operation).toMatchObject({ code: 'EBADF', operation })

@@ -197,7 +197,7 @@ describe('balance', () => {
     const operation = fs.balance({ data: {} })
     expect(await fs.balanceStatus()).toMatchObject({ state: 'running', completed: 0 })
     expect((await fs.measure()).exclusiveOperation).toBe('balance')
-    expect(() => fs.balance({ data: {} })).toThrow('EINPROGRESS')
+    await expect(fs.balance({ data: {} }).result).rejects.toMatchObject({ code: 'EINPROGRESS', operation: 'balance' })
     await operation.cancel()
     await expect(operation.result).rejects.toMatchObject({ code: 'ECANCELED', progress: { considered: 6 } })
     expect(await fs.balanceStatus()).toBeUndefined()
@@ -206,12 +206,17 @@ describe('balance', () => {
   it('keeps its place while paused', async () => {
     const { fs } = await thin()
     const operation = fs.balance({ data: {} })
-    await operation.pause()
+    await operation.pause!()
     await expect(operation.result).rejects.toMatchObject({ code: 'ECANCELED' })
     expect(await fs.balanceStatus()).toMatchObject({ state: 'paused' })
     expect((await fs.measure()).exclusiveOperation).toBe('balance paused')
-    await operation.cancel()
+    const resumed = fs.resumeBalance()
+    await resumed.pause!()
+    expect(await fs.balanceStatus()).toMatchObject({ state: 'paused', expected: 4 })
+    expect((await fs.resumeBalance().result).completed).toBeGreaterThan(0)
     expect(await fs.balanceStatus()).toBeUndefined()
+    await expect(fs.resumeBalance().result).rejects.toMatchObject({ code: 'ENOTCONN' })
+    await expect(fs.cancelBalance()).rejects.toMatchObject({ code: 'ENOTCONN' })
   })
 
   it('leaves every file as it was', async () => {

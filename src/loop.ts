@@ -8,11 +8,12 @@ import { Executor, refused } from './actions/executor.js'
 import type { Verdict } from './actions/guard.js'
 import { type ActionSettings, actionOptions } from './actions/options.js'
 import type { Outcome } from './actions/plan.js'
-import { type RootOptions, rootOptions } from './actions/roots.js'
+import { type RootOptions, resolveRoots, rootOptions } from './actions/roots.js'
+import { ACTIONS } from './actions/table.js'
 import { calculateReward } from './agent/reward.js'
 import type { Filesystem } from './btrfs/types.js'
 import { type Clock, systemClock } from './clock.js'
-import { BtrmindError, check } from './errors.js'
+import { BtrmindError, check, quote } from './errors.js'
 import { Monitor } from './monitor/monitor.js'
 import { type Sample, utilisationPercent } from './monitor/sample.js'
 import { type State, stateVector } from './monitor/state.js'
@@ -137,11 +138,14 @@ export class Btrmind implements AsyncIterable<Step> {
   async *[Symbol.asyncIterator](): AsyncGenerator<Step, void> {
     if (this.#running) throw new BtrmindError('BTRMIND_ERR_LOCKED', 'this Btrmind is being iterated already')
     this.#running = true
-    const { clock, intervalMs, stateDir, signal: given } = this.#options
+    const { clock, intervalMs, signal: given } = this.#options
     const signal = given ?? new AbortController().signal
     try {
       if (signal.aborted) return
-      const room = await this.#open(signal)
+      const room = await this.#open(signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error
+      })
+      if (room === undefined) return
       try {
         for (let index = 0, dueMs = clock.elapsedMs(); !signal.aborted; index++) {
           const step = await this.#stepOrWarning(room, index)
@@ -151,11 +155,15 @@ export class Btrmind implements AsyncIterable<Step> {
           await this.#lookForCandidates(room)
           // Counted from the start, so that it does not drift; what comes too late is left out.
           dueMs += intervalMs * Math.max(1, Math.ceil((clock.elapsedMs() - dueMs) / intervalMs))
-          await (clock.sleep ?? sleepReally)(Math.max(0, dueMs - clock.elapsedMs()), signal)
+          const restMs = Math.max(0, dueMs - clock.elapsedMs())
+          // On abort a clock may resolve or reject.
+          await (clock.sleep?.(restMs, signal) ?? sleep(restMs, undefined, { signal })).catch((error: unknown) => {
+            if (!signal.aborted) throw error
+          })
         }
       } finally {
-        if (stateDir !== undefined) await this.#save(room)
-        await room.executor.close()
+        await this.#save(room)
+        await room.executor.close().catch((error: unknown) => this.#warn(error))
         await room.monitor.close()
       }
     } finally {
@@ -166,11 +174,14 @@ export class Btrmind implements AsyncIterable<Step> {
   async #open(signal: AbortSignal): Promise<Room> {
     const { filesystem, roots, actions, stateDir, intervalMs, timeoutMs, clock, seed } = this.#options
     const onWarning = (warning: Error) => this.#warn(warning)
+    // Before anything is made: roots that are refused leave no state directory behind.
+    await resolveRoots(filesystem, roots, stateDir, { signal })
     const monitor = new Monitor({ filesystem, stateDir, intervalMs, timeoutMs, clock, onWarning })
+    let executor: Executor | undefined
     try {
       // First: it holds the lock on the state directory.
       await monitor.open()
-      const executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, signal })
+      executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, signal })
       const policy = this.#options.policy ?? new DqnPolicy({ seed })
       for (const problem of executor.problems) this.#warn(new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', problem))
       for (const { action, paths } of executor.unfinished) {
@@ -184,6 +195,7 @@ export class Btrmind implements AsyncIterable<Step> {
       await this.#lookForCandidates(room)
       return room
     } catch (error) {
+      await executor?.close().catch((second: unknown) => this.#warn(second))
       await monitor.close()
       throw error
     }
@@ -270,6 +282,9 @@ export class Btrmind implements AsyncIterable<Step> {
   async #decide(room: Room, context: Parameters<Policy['decide']>[0], alerts: Alert[]): Promise<Decision> {
     try {
       const decision = await room.policy.decide(context)
+      if (!ACTIONS.some(({ name }) => name === decision.action)) {
+        throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `there is no action ${quote(decision.action)}`)
+      }
       if (decision.fallback !== undefined) alerts.push(warning('policy', decision.fallback))
       return decision
     } catch (error) {
@@ -304,7 +319,8 @@ export class Btrmind implements AsyncIterable<Step> {
 
   async #lookForCandidates({ executor, signal }: Room): Promise<void> {
     try {
-      for (const problem of await executor.refresh({ signal })) this.#warn(new Error(problem))
+      for (const problem of await executor.refresh({ signal, prepare: !this.#options.dryRun }))
+        this.#warn(new Error(problem))
     } catch (error) {
       if (!signal.aborted) this.#warn(error)
     }
@@ -326,9 +342,6 @@ export class Btrmind implements AsyncIterable<Step> {
 }
 
 const RULES = new RulePolicy()
-
-const sleepReally = (ms: number, signal: AbortSignal): Promise<void> =>
-  sleep(ms, undefined, { signal }).catch(() => undefined)
 
 function warning(code: Alert['code'], message: string): Alert {
   return { level: 'warning', code, message }

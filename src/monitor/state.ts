@@ -50,3 +50,8 @@ export function stateVector(state: State): Float32Array {
     f === undefined ? 0 : 2 * f - 1,
   )
 }
+
+/** 0–100: the utilisation that a {@link stateVector} was made from. */
+export function usedPercentOf(vector: Float32Array): number {
+  return 50 * (vector[0]! + 1)
+}

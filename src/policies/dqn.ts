@@ -1,10 +1,12 @@
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { ACTIONS, type ActionId, actionId, actionName } from '../actions/table.js'
+import type { Verdict } from '../actions/guard.js'
+import { ACTIONS, type ActionId, type ActionName, actionId, actionName } from '../actions/table.js'
 import { loadCheckpoint, saveCheckpoint } from '../agent/checkpoint.js'
 import { Dqn } from '../agent/dqn.js'
 import { BtrmindError, check } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
+import { usedPercentOf } from '../monitor/state.js'
 import type { Decision, DecisionContext, Policy, Transition } from './policy.js'
 import { RulePolicy } from './rules.js'
 
@@ -25,9 +27,13 @@ const dqnPolicyOptions = v.strictObject({
   shieldMayPercent: percent(88.5),
   /** From here the rules decide. */
   shieldMustPercent: percent(90),
+  /** Below this the network may not delete: nothing is gained by it, and it cannot be undone. */
+  deletesFromPercent: percent(70),
   /** False: decide only. */
   learns: v.optional(v.boolean(), true),
 })
+const DELETING: ReadonlySet<ActionName> = new Set(['temp', 'snapshots'])
+
 /** Below the state directory: sets of checkpoint files. */
 const MODEL_DIRECTORY = 'model'
 
@@ -68,10 +74,7 @@ export class DqnPolicy implements Policy {
     // Asked every time: its hysteresis needs to see each sample.
     const rule = this.#rules.decide(context)
     try {
-      const choice = this.dqn.act(
-        context.state,
-        ACTIONS.map(({ id }) => context.verdicts[id]?.allowed === true),
-      )
+      const choice = this.dqn.act(context.state, this.#mask(context.verdicts, utilisationPercent(context.sample)))
       this.#modelError = undefined
       const action = actionName(choice.action as ActionId)
       const q = [...choice.q]
@@ -93,6 +96,12 @@ export class DqnPolicy implements Policy {
     }
   }
 
+  /** By action id: what the guard refuses, and what deletes without need, leaves the argmax and the target's max. */
+  #mask(verdicts: readonly Verdict[], usedPercent: number): boolean[] {
+    const deletes = !this.#options.shield || usedPercent >= this.#options.deletesFromPercent
+    return ACTIONS.map(({ id, name }) => verdicts[id]?.allowed === true && (deletes || !DELETING.has(name)))
+  }
+
   #shield(proposed: Decision, rule: Decision, { sample }: DecisionContext): Decision {
     const { shield, shieldMayPercent, shieldMustPercent } = this.#options
     const used = utilisationPercent(sample)
@@ -108,7 +117,7 @@ export class DqnPolicy implements Policy {
     if (!this.#options.learns) return
     this.#learnError = undefined
     try {
-      const nextMask = ACTIONS.map(({ id }) => nextVerdicts[id]?.allowed === true)
+      const nextMask = this.#mask(nextVerdicts, usedPercentOf(nextState))
       this.dqn.remember({ state, action: actionId(action), reward, nextState, nextMask })
       this.dqn.learn()
     } catch (error) {

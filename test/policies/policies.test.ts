@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Verdict, VolumeFacts } from '../../src/actions/guard.js'
 import { ACTIONS, type ActionName, actionId } from '../../src/actions/table.js'
@@ -126,11 +128,69 @@ describe('DqnPolicy', () => {
     })
     const seen = new Set<ActionName>()
     for (let i = 0; i < 100; i++) {
-      const { action, explored } = policy.decide(at(50, allowed('temp', 'snapshots')))
+      const { action, explored } = policy.decide(at(80, allowed('temp', 'snapshots')))
       expect(explored).toBe(true)
       seen.add(action)
     }
     expect([...seen].sort()).toEqual(['none', 'snapshots', 'temp'])
+  })
+
+  it('deletes nothing below 70 %, unless its shield is off', () => {
+    const rash = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('snapshots') })
+    expect(rash.decide(at(69.9)).action).toBe('none')
+    expect(rash.decide(at(70)).action).toBe('snapshots')
+    const bare = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('temp'), shield: false })
+    expect(bare.decide(at(10)).action).toBe('temp')
+    // The target's max leaves it out too: utilisation 0.25 is −0.5 in the vector.
+    const nextState = Float32Array.of(-0.5, 0, 0, 0)
+    rash.learn({ state, action: 'none', reward: 0, nextState, nextVerdicts: ALL })
+    expect([...rash.dqn.replay.contents().nextMasks.subarray(0, 5)].map(Boolean)).toEqual([
+      true,
+      false,
+      true,
+      true,
+      false,
+    ])
+  })
+
+  it('lets the rules decide until it has learned, and shows what it would have taken', () => {
+    const policy = new DqnPolicy({ warmUpSteps: 2, dqn: favouring('balance') })
+    expect(policy.decide(at(80))).toMatchObject({
+      action: 'temp',
+      policy: 'rules',
+      q: [0, 0, 0, 1, 0],
+      reason: '80.0 % used, temp from 75 % (warm-up, 0 of 2 steps learned; the network would take balance)',
+    })
+  })
+
+  it('goes on from what it saved, and names what is damaged', async () => {
+    const stateDir = mkdtempSync(join(tmpdir(), 'btrmind-policy-'))
+    try {
+      const hyper = { warmupTransitions: 64 }
+      const first = new DqnPolicy({ dqn: new Dqn({ seed: 9, hyper }) })
+      expect(await first.restore(stateDir)).toEqual([])
+      for (let i = 0; i < 80; i++)
+        first.learn({ state, action: 'none', reward: i, nextState: state, nextVerdicts: ALL })
+      await first.save(stateDir)
+      const second = new DqnPolicy()
+      expect(await second.restore(stateDir)).toEqual([])
+      expect(second.dqn.steps).toBe(first.dqn.steps)
+      expect(second.dqn.steps).toBeGreaterThan(0)
+      expect(second.dqn.network.parameters).toEqual(first.dqn.network.parameters)
+      for (const set of readdirSync(join(stateDir, 'model'))) {
+        if (set.startsWith('generation-')) writeFileSync(join(stateDir, 'model', set, 'weights.bin'), 'torn')
+      }
+      const third = new DqnPolicy()
+      const [problem] = await third.restore(stateDir)
+      expect(problem).toMatchObject({ code: 'BTRMIND_ERR_STATE_CORRUPT' })
+      expect(problem?.message).toContain('weights.bin')
+      expect(third.dqn.steps).toBe(0)
+      const other = new DqnPolicy({ dqn: new Dqn({ seed: 1, features: 7 }) })
+      await first.save(stateDir)
+      expect((await other.restore(stateDir)).at(-1)?.message).toContain('is 4 → 5, not 7 → 5')
+    } finally {
+      rmSync(stateDir, { recursive: true })
+    }
   })
 
   it('behind its shield: from 88.5 % the rules act where it would not, from 90 % they decide', () => {

@@ -236,7 +236,7 @@ export class SimulatedFilesystem implements Filesystem {
         return 'completed' in counters ? counters : undefined
       },
       pause: async () => this.#balance?.pause(),
-      signals: [signal, this.#closing.signal],
+      signal: AbortSignal.any([this.#closing.signal, ...(signal === undefined ? [] : [signal])]),
       intervalMs,
     })
     this.#running = work.result

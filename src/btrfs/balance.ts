@@ -35,7 +35,7 @@ export function balance(volume: Volume, options: BalanceOptions): Operation<Bala
 }
 
 /**
- * Goes on with a paused balance, with the filters that it has. BTRFS_IOC_BALANCE_V2 · CAP_SYS_ADMIN · long.
+ * Goes on with a paused balance, with the filters that it has; its counters begin anew. BTRFS_IOC_BALANCE_V2 · CAP_SYS_ADMIN · long.
  * @returns as `balance`; `result` rejects with ENOTCONN where none is paused
  * @example
  * if ((await fs.balanceStatus())?.state === 'paused') await fs.resumeBalance().result

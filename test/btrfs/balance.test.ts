@@ -1,0 +1,251 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { MIB } from '../../src/units.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+
+const child = fileURLToPath(new URL('../helpers/balance.ts', import.meta.url))
+
+describe.skipIf(cannotMount)('balance()', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  beforeAll(async () => {
+    volume = makeVolume({ devicesMiB: [1024] })
+    fs = await openFilesystem(volume.path)
+    const noise = randomBytes(8 * MIB)
+    for (let i = 0; i < 50; i++) writeFileSync(join(volume.path, `${i}`), noise)
+    await fs.sync()
+  })
+  afterEach(async () => {
+    await fs.cancelBalance().catch(() => {})
+  })
+  afterAll(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  /** Logical start of each chunk that holds any of `flag`: a balanced one comes back elsewhere. */
+  function chunks(flag = 'DATA'): number[] {
+    run('sync', '-f', volume.path)
+    const tree = run('btrfs', 'inspect-internal', 'dump-tree', '-t', 'chunk', volume.loops[0]!)
+    return [...tree.matchAll(/CHUNK_ITEM (\d+)\)[^\n]*\n[^\n]*type (\S+)/g)]
+      .filter(([, , type]) => type!.split('|').includes(flag))
+      .map(([, start]) => Number(start))
+  }
+  const status = (...options: string[]) =>
+    spawnSync('btrfs', ['balance', 'status', ...options, volume.path], { encoding: 'utf8' }).stdout
+  /** Resolves when the kernel has counters: it runs. */
+  async function running(other = fs) {
+    for (;;) {
+      const now = await other.balanceStatus()
+      if (now !== undefined) return now
+      await setTimeout(1)
+    }
+  }
+  const failure = (result: Promise<unknown>) =>
+    result.then(
+      () => undefined,
+      (error) => error,
+    )
+
+  it('moves the block groups of the type that pass the filters, and no others', async () => {
+    const before = { data: chunks(), metadata: chunks('METADATA'), system: chunks('SYSTEM') }
+    expect(before.data.length).toBeGreaterThan(3)
+    const one = await fs.balance({ data: { limit: 1 } }).result
+    expect(one).toMatchObject({ expected: 1, completed: 1 })
+    const after = chunks()
+    expect(before.data.filter((start) => !after.includes(start))).toHaveLength(1)
+    expect(chunks('METADATA')).toEqual(before.metadata)
+    // None is nearly empty.
+    expect(await fs.balance({ data: { usagePercent: 1 } }).result).toMatchObject({ expected: 0, completed: 0 })
+    expect(chunks()).toEqual(after)
+    // Metadata takes system along.
+    await fs.balance({ metadata: {} }).result
+    expect(chunks('METADATA').some((start) => before.metadata.includes(start))).toBe(false)
+    const system = chunks('SYSTEM')
+    expect(system.some((start) => before.system.includes(start))).toBe(false)
+    expect(chunks()).toEqual(after)
+    // Unless system has filters of its own.
+    await fs.balance({ metadata: {}, system: { usagePercent: 0 } }).result
+    expect(chunks('SYSTEM')).toEqual(system)
+  })
+
+  it('tells how far it is, as btrfs-progs does, and can be paused and resumed', async () => {
+    expect(await fs.balanceStatus()).toBeUndefined()
+    expect(status()).toMatch(/^No balance found/)
+    const operation = fs.balance({ data: { usagePercent: 100, limit: 99 }, system: {}, intervalMs: 2 })
+    for await (const progress of operation) {
+      expect(progress.completed).toBeLessThanOrEqual(progress.considered)
+      expect(await fs.balanceStatus()).toMatchObject({ state: 'running', expected: progress.expected })
+      break
+    }
+    await operation.pause!()
+    const error = await failure(operation.result)
+    expect(error).toMatchObject({ code: 'ECANCELED', operation: 'balance', ioctl: 'BTRFS_IOC_BALANCE_V2' })
+    const paused = await fs.balanceStatus()
+    expect(paused).toEqual({ state: 'paused', ...error.progress })
+    expect(paused!.completed).toBeLessThan(paused!.expected)
+    expect(await operation.progress()).toBeUndefined()
+    const theirs = status('-v')
+    expect(theirs).toContain(`${paused!.completed} out of about ${paused!.expected} chunks balanced`)
+    expect(theirs).toMatch(/is paused/)
+    expect(theirs).toMatch(/DATA \(flags 0x22\): balancing, usage=100, limit=\d+/)
+    expect(theirs).toMatch(/SYSTEM \(flags 0x0\): balancing/)
+    expect(theirs).not.toMatch(/METADATA/)
+    expect((await fs.measure()).exclusiveOperation).toBe('balance paused')
+
+    expect(await failure(fs.balance({ data: {} }).result)).toMatchObject({
+      code: 'EINPROGRESS',
+      hint: expect.stringContaining('another exclusive operation'),
+    })
+    expect(await fs.balanceStatus()).toEqual(paused)
+    const resumed = await fs.resumeBalance().result
+    expect(resumed.completed).toBeGreaterThan(0)
+    expect(await fs.balanceStatus()).toBeUndefined()
+    expect(await failure(fs.resumeBalance().result)).toMatchObject({ code: 'ENOTCONN', operation: 'resumeBalance' })
+    await expect(fs.cancelBalance()).rejects.toMatchObject({ code: 'ENOTCONN', hint: 'none is running or paused' })
+  })
+
+  it.each(['cancel()', 'a signal', 'the end of its scope', 'close()', 'a paused one, cancelBalance()'])(
+    '%s: it stops, keeps its counters, leaves nothing behind',
+    async (how) => {
+      const before = chunks()
+      const other = await openFilesystem(volume.path)
+      const controller = new AbortController()
+      let result: Promise<unknown>
+      {
+        await using operation = other.balance({ data: {}, signal: controller.signal })
+        result = operation.result
+        const { expected } = await running()
+        expect(expected).toBeGreaterThan(3)
+        if (how === 'cancel()') await operation.cancel()
+        if (how === 'a signal') controller.abort()
+        if (how === 'close()') await other.close()
+        if (how.startsWith('a paused')) {
+          await operation.pause!()
+          await other.cancelBalance()
+        }
+      }
+      const error = await failure(result)
+      expect(error).toMatchObject({ code: 'ECANCELED', progress: { expected: expect.any(Number) } })
+      expect(error.progress.completed).toBeLessThan(error.progress.expected)
+      expect(await fs.balanceStatus()).toBeUndefined()
+      expect(status()).toMatch(/^No balance found/)
+      const after = chunks()
+      expect(before.some((start) => after.includes(start))).toBe(true)
+      await other.close()
+    },
+  )
+
+  it('cancelled before it began, or never begun', async () => {
+    const before = chunks()
+    const operation = fs.balance({ data: {} })
+    await operation.cancel()
+    expect(await failure(operation.result)).toMatchObject({ code: 'ECANCELED' })
+    const reason = new Error('not today')
+    expect(await failure(fs.balance({ data: {}, signal: AbortSignal.abort(reason) }).result)).toBe(reason)
+    expect(await fs.balanceStatus()).toBeUndefined()
+    expect(before.filter((start) => chunks().includes(start)).length).toBeGreaterThanOrEqual(before.length - 1)
+    const closed = await openFilesystem(volume.path)
+    await closed.close()
+    expect(await failure(closed.balance({ data: {} }).result)).toMatchObject({ code: 'EBADF' })
+    await expect(closed.balanceStatus()).rejects.toMatchObject({ code: 'EBADF' })
+  })
+
+  it('leaves somebody else’s balance alone', async () => {
+    const theirs = spawn('btrfs', ['balance', 'start', '-ddevid=1', volume.path])
+    const ended = output(theirs)
+    expect((await running()).expected).toBeGreaterThan(3)
+    const ours = fs.balance({ data: {} })
+    await Promise.all([ours.cancel(), ours.pause!()])
+    // It may have been cancelled before it was refused.
+    expect(['EINPROGRESS', 'ECANCELED']).toContain((await failure(ours.result)).code)
+    expect(await failure(fs.balance({ data: {} }).result)).toMatchObject({ code: 'EINPROGRESS' })
+    expect(await fs.balanceStatus()).toMatchObject({ state: 'running' })
+    // Asked for by name it is stopped.
+    await fs.cancelBalance()
+    expect(await ended).toMatch(/cancell?ed/)
+    expect(await fs.balanceStatus()).toBeUndefined()
+  })
+
+  it.each(['process.exit', 'an exception', 'worker.terminate', 'SIGTERM', 'SIGKILL'])(
+    '%s in mid-balance: none is left running or paused',
+    async (how) => {
+      const before = chunks()
+      const process_ = spawn(process.execPath, ['--import', 'tsx', child, how, volume.path], {
+        stdio: ['ignore', 'pipe', how === 'an exception' ? 'ignore' : 'inherit'],
+      })
+      const ended = exit(process_)
+      if (how.startsWith('SIG')) {
+        await once(process_.stdout!, 'data')
+        process_.kill(how as 'SIGTERM')
+      }
+      expect(await ended).toBe({ 'process.exit': 7, 'an exception': 1, 'worker.terminate': 0 }[how] ?? how)
+      expect(status()).toMatch(/^No balance found/)
+      const after = chunks()
+      expect(before.some((start) => after.includes(start))).toBe(true)
+    },
+  )
+
+  it('says what the kernel refuses', async () => {
+    run('chmod', '755', volume.directory)
+    const process_ = spawnSync(process.execPath, ['--import', 'tsx', child, 'nobody', volume.path], {
+      encoding: 'utf8',
+    })
+    expect(JSON.parse(process_.stdout)).toEqual(['EPERM', 'EPERM', 'EPERM'])
+
+    using mixed = makeVolume({ devicesMiB: [256], mkfs: ['--mixed'] })
+    const both = await openFilesystem(mixed.path)
+    expect(await failure(both.balance({ metadata: {} }).result)).toMatchObject({
+      code: 'EINVAL',
+      message: expect.stringContaining('they need the same filters'),
+    })
+    expect(await both.balance({ data: {}, metadata: {} }).result).toMatchObject({ completed: expect.any(Number) })
+    await both.close()
+
+    using full = makeVolume({ devicesMiB: [256] })
+    const tight = await openFilesystem(full.path)
+    for (let size = 32 * MIB, i = 0; size >= MIB; i++) {
+      try {
+        writeFileSync(join(full.path, `${i}`), randomBytes(size), { flush: true })
+      } catch {
+        size /= 2
+      }
+    }
+    expect(await failure(tight.balance({ data: {} }).result)).toMatchObject({ code: 'ENOSPC' })
+    expect(await tight.balanceStatus()).toBeUndefined()
+    run('mount', '-o', 'remount,ro', full.path)
+    expect(await failure(tight.balance({ data: {} }).result)).toMatchObject({ code: 'EROFS' })
+    await tight.close()
+  })
+
+  it('refuses nonsense', () => {
+    expect(() => fs.balance({})).toThrow('at least one of data, metadata, system')
+    expect(() => fs.balance({ data: { usagePercent: 50.5 } })).toThrow("option 'data.usagePercent'")
+    expect(() => fs.balance({ data: { limit: 0 } })).toThrow("option 'data.limit'")
+    expect(() => fs.balance({ metadata: { usage: 5 } as never })).toThrow("unknown option 'usage'")
+    expect(() => fs.balance({ data: {}, timeoutMs: 5 } as never)).toThrow("unknown option 'timeoutMs'")
+    expect(() => fs.resumeBalance({ intervalMs: 0 })).toThrow("option 'intervalMs'")
+  })
+})
+
+async function exit(process_: ChildProcess): Promise<number | string> {
+  const [code, signal] = await once(process_, 'exit')
+  return code ?? signal
+}
+
+async function output(process_: ChildProcess): Promise<string> {
+  let text = ''
+  for (const stream of [process_.stdout!, process_.stderr!])
+    stream.on('data', (chunk) => {
+      text += chunk
+    })
+  await once(process_, 'close')
+  return text
+}

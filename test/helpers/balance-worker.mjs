@@ -1,0 +1,11 @@
+// A worker that starts a balance with the bare addon; its parent, balance.ts, ends it.
+import { createRequire } from 'node:module'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parentPort, workerData } from 'node:worker_threads'
+
+const native = createRequire(import.meta.url)('node-gyp-build')(fileURLToPath(new URL('../..', import.meta.url)))
+const { handle } = await native.open(0, workerData)
+native.balance(0, handle, native.balancePrepare(new Float64Array([-1, -1]))).catch(() => {})
+while ((await native.balanceStatus(0, handle)) === undefined) await setTimeout(1)
+parentPort.postMessage('running')

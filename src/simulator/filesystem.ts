@@ -70,7 +70,7 @@ export class SimulatedFilesystem implements Filesystem {
   /** Where a workload writes: files are no part of the interface. */
   readonly volume: SimulatedVolume
   #balance: SimulatedBalance | undefined
-  #running: Promise<unknown> | undefined
+  #running: Promise<BalanceProgress> | undefined
   readonly #closing = new AbortController()
 
   constructor(options: VolumeOptions) {
@@ -226,21 +226,20 @@ export class SimulatedFilesystem implements Filesystem {
     intervalMs: number,
     begin: (volume: SimulatedVolume) => SimulatedBalance,
   ): Operation<BalanceProgress, BalanceProgress> {
-    const work = new LongOperation({
+    return new LongOperation({
       start: async (stop) => {
         this.#balance = begin(this.#ready(operation, signal))
-        return this.#balance.run(operation, stop)
+        this.#running = this.#balance.run(operation, AbortSignal.any([stop, this.#closing.signal]))
+        return this.#running
       },
       progress: async () => {
         const { state: _, ...counters } = this.#balance?.status ?? { state: undefined }
         return 'completed' in counters ? counters : undefined
       },
       pause: async () => this.#balance?.pause(),
-      signal: AbortSignal.any([this.#closing.signal, ...(signal === undefined ? [] : [signal])]),
+      signal,
       intervalMs,
     })
-    this.#running = work.result
-    return work
   }
   #paused(operation: string): SimulatedBalance {
     if (this.#balance?.status?.state !== 'paused') throw failure('ENOTCONN', operation, { path: this.path })

@@ -203,6 +203,14 @@ describe('balance', () => {
     expect(await fs.balanceStatus()).toBeUndefined()
   })
 
+  it('is stopped by close()', async () => {
+    const { fs } = await thin()
+    const operation = fs.balance({ data: {} })
+    await expect(fs.balance({ data: {} }).result).rejects.toMatchObject({ code: 'EINPROGRESS' })
+    await fs.close()
+    await expect(operation.result).rejects.toMatchObject({ code: 'ECANCELED' })
+  })
+
   it('keeps its place while paused', async () => {
     const { fs } = await thin()
     const operation = fs.balance({ data: {} })

@@ -1,47 +1,83 @@
-/** `npm run demo`: watch a volume being kept from filling up, for about a minute. Takes everything away again. */
+/**
+ * `npm run demo`: watch a volume being kept from filling up, for about a minute. Takes everything away again, however
+ * it ends. Exit code: 0; 130 after Ctrl-C, 143 after SIGTERM (128 + signal), 1 after an error.
+ */
+import { constants } from 'node:os'
 import { parseArgs } from 'node:util'
-import { Btrmind } from '../../src/index.js'
+import { Btrmind, DqnPolicy } from '../../src/index.js'
 import { cannotMount } from '../../test/helpers/volume.js'
 import { Screen } from './screen.js'
 import { simulatedStage } from './simulated.js'
 import { kernelStage } from './stage.js'
 
+const WARM_UP_STEPS = 1440
+
 const { values } = parseArgs({ options: { seconds: { type: 'string' }, simulate: { type: 'boolean' } } })
 const seconds = Number(values.seconds ?? 50)
-if (!(seconds > 0 && seconds <= 3600)) {
+if (!(seconds >= 1 && seconds <= 3600)) {
   process.stderr.write(`--seconds '${values.seconds}': expected 1 to 3600\n`)
   process.exit(2)
 }
 
-const say = (text: string) => process.stdout.write(`${text}\n`)
 const stop = new AbortController()
-for (const name of ['SIGINT', 'SIGTERM'] as const) {
+const end = new AbortController()
+stop.signal.addEventListener('abort', () => end.abort())
+const screen = new Screen(seconds)
+const say = (text: string) => process.stdout.write(`${text}\n`)
+function fail(error: unknown): void {
+  if (!stop.signal.aborted || error !== stop.signal.reason) {
+    screen.leave()
+    process.stderr.write(`${error instanceof Error ? error.stack : error}\n`)
+    process.exitCode = 1
+  }
+  stop.abort()
+}
+
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
   process.on(name, () => {
-    if (!stop.signal.aborted) say('\nstopping, and taking the volume away …')
+    if (stop.signal.aborted) return
+    process.exitCode = 128 + constants.signals[name]
+    screen.leave()
+    say('\nstopping …')
     stop.abort()
   })
 }
+// A loop that sleeps while its writer goes on would only fill the volume.
+process.on('SIGTSTP', () => {})
+process.on('uncaughtException', fail)
+// `npm run demo | head`
+process.stdout.on('error', () => stop.abort())
 
-const why = values.simulate ? '--simulate was given' : cannotMount
-if (why !== undefined) say(`No real volume here (${why}): the same loop runs on a simulated one.`)
-{
+try {
+  const why = values.simulate ? '--simulate was given' : cannotMount
+  if (why !== undefined) say(`No real volume here (${why}): the same loop runs on a simulated one.`)
   await using stage = await (why === undefined ? kernelStage(say, stop.signal) : simulatedStage(say))
-  const screen = new Screen(stage.title)
-  const startMs = performance.now()
-  const clock = AbortSignal.timeout(seconds * 1000)
+  const policy = new DqnPolicy({ warmUpSteps: WARM_UP_STEPS })
   const mind = new Btrmind({
     filesystem: stage.fs,
     roots: stage.roots,
     actions: stage.actions,
+    policy,
     dryRun: false,
     intervalMs: stage.intervalMs,
-    signal: AbortSignal.any([stop.signal, clock]),
+    signal: end.signal,
     ...(stage.clock === undefined ? {} : { clock: stage.clock }),
   })
-  say('')
-  for await (const step of mind) {
-    screen.show(step, `${((performance.now() - startMs) / 1000).toFixed(0)} s of ${seconds} s`, stage.writer())
-  }
-  say(screen.summary())
+  // Not AbortSignal.any with a timeout: Node 20 may collect the timeout as garbage, and the demo would never end.
+  const timer = setTimeout(() => end.abort(), seconds * 1000)
+  screen.enter(stage, () => {
+    const learned = policy.dqn.steps
+    return learned < WARM_UP_STEPS
+      ? `the rules decide while the network learns from them: ${learned} of ${WARM_UP_STEPS} steps`
+      : `the network decides, behind its shield; ${learned} steps learned`
+  })
+  for await (const step of mind) screen.show(step)
+  clearTimeout(timer)
+  screen.leave()
+  if (process.exitCode !== 1) say(screen.summary())
+} catch (error) {
+  fail(error)
+} finally {
+  screen.leave()
 }
-say('The volume, its loop device and its files are gone again.')
+say('Nothing is left of it: the volume, its loop device and its files are gone.')

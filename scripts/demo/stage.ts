@@ -1,81 +1,142 @@
-/** The demo's volume: a loopback one with a writer in a process of its own. */
+/** What the demo plays on. Here the real one: a loopback volume, with a writer in a process of its own. */
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type ActionSettings, type Clock, type Filesystem, openFilesystem } from '../../src/index.js'
-import { makeVolume } from '../../test/helpers/volume.js'
+import { MIB } from '../../src/units.js'
+import { makeVolume, run } from '../../test/helpers/volume.js'
 
 export interface Stage extends AsyncDisposable {
   readonly title: string
   readonly fs: Filesystem
   readonly roots: { temp: string[]; compress: string[]; snapshots: string[] }
-  /** What is days elsewhere is seconds here. */
   readonly actions: ActionSettings
   readonly intervalMs: number
-  /** What fills the volume, in a few words. */
+  /** What the writer does now, in one line. */
   writer(): string
+  /** What it wrote between two moments of Date.now(). */
+  takenBytes(fromMs: number, toMs: number): number
+  /** How to read the latency, where it needs that. */
+  readonly latencyNote?: string
   /** Where time is simulated. */
   readonly clock?: Clock
 }
 
-const MIB = 1024 * 1024
+const VOLUME_MIB = 3072
+const LOGS = 48
+const SNAPSHOTS = 6
+/** Each log, and what only one snapshot holds. */
+const LOG_MIB = 8
+const BUILD_MIB = 48
+const DATABASE_MIB = 760
+
+/** The volume climbs to 75 %, where temporary files go; past 80 % logs are compressed, past 85 % old snapshots go. */
+const PHASES = [
+  { says: 'uploads pile up in tmp', seconds: 14, tempMiB: 36, keepMiB: 0 },
+  { says: 'a database grows, uploads go on', seconds: 14, tempMiB: 20, keepMiB: 24 },
+  { says: 'the database grows fast, and stays', seconds: 15, tempMiB: 12, keepMiB: 46 },
+  { says: 'the rush is over', seconds: 7, tempMiB: 8, keepMiB: 0 },
+] as const
+
+interface Report {
+  readonly atMs: number
+  readonly phase: number
+  readonly writtenBytes: number
+  readonly full: number
+}
 
 export async function kernelStage(say: (text: string) => void, signal: AbortSignal): Promise<Stage> {
-  say('making a btrfs volume of 3 GiB on a loop device …')
-  const volume = makeVolume({ devicesMiB: [3072] })
-  let child: ChildProcess | undefined
+  const undos: (() => unknown)[] = []
+  const dispose = async () => {
+    for (const undo of undos.splice(0).reverse()) await undo()
+  }
+  const startMs = performance.now()
   try {
+    say(`making a btrfs volume of ${VOLUME_MIB / 1024} GiB on a loop device …`)
+    const volume = makeVolume({ devicesMiB: [VOLUME_MIB] })
+    undos.push(() => volume[Symbol.dispose]())
+    await breathe(signal)
     const fs = await openFilesystem(volume.path)
-    const [temp, archive, snapshots, work] = ['tmp', 'archive', 'snapshots', 'work'].map((n) => join(volume.path, n))
-    for (const directory of [temp!, archive!, snapshots!]) mkdirSync(directory)
-    say('filling it: 480 MiB of logs that nobody reads any more, 6 snapshots that hold 40 MiB each …')
-    for (let index = 0; index < 60; index++) {
+    undos.push(() => fs.close())
+    const at = (name: string) => join(volume.path, name)
+    for (const name of ['tmp', 'archive', 'snapshots']) mkdirSync(at(name))
+
+    say(
+      `filling it: a database of ${DATABASE_MIB} MiB, ${LOGS * LOG_MIB} MiB of logs that nobody reads, ${SNAPSHOTS} snapshots that hold ${BUILD_MIB} MiB each …`,
+    )
+    run('fallocate', '--length', `${DATABASE_MIB}MiB`, at('database'))
+    const log = logText(LOG_MIB * MIB)
+    for (let index = 0; index < LOGS; index++) {
       await breathe(signal)
-      writeLog(join(archive!, `access-${index}.log`), 8 * MIB, index)
+      writeBlocks(at(`archive/access-${index}.log`), log, 1)
     }
-    await fs.createSubvolume(work!)
-    for (let index = 0; index < 6; index++) {
+    await fs.createSubvolume(at('build'))
+    const noise = randomBytes(MIB)
+    for (let index = 0; index < SNAPSHOTS; index++) {
       await breathe(signal)
-      writeFileSync(join(work!, 'build.img'), randomBytes(40 * MIB))
-      await fs.snapshot(work!, join(snapshots!, `build-${index}`), { readonly: true })
+      writeBlocks(at('build/output'), noise, BUILD_MIB)
+      await fs.snapshot(at('build'), at(`snapshots/build-${index}`), { readonly: true })
     }
-    writeFileSync(join(volume.path, 'database.img'), randomBytes(900 * MIB))
-    await fs.sync()
-    const rate = 48
-    child = fork(fileURLToPath(new URL('writer.mjs', import.meta.url)), [temp!, String(rate)])
-    let written = 0
-    let full = 0
-    child.on('message', (message: { written?: number; full?: boolean }) => {
-      written = message.written ?? written
-      if (message.full) full++
-    })
-    const writer = child
+    await fs.sync({ signal })
+
+    const writer = startWriter(at('tmp'), at('database'))
+    undos.push(() => writer.stop())
+    say(`ready in ${((performance.now() - startMs) / 1000).toFixed(1)} s`)
     return {
-      title: `btrmind on a real btrfs volume of 3 GiB, ${volume.path}`,
+      title: `btrmind on a real btrfs volume, ${VOLUME_MIB / 1024} GiB`,
       fs,
       intervalMs: 250,
+      // What is hours and days elsewhere is seconds here.
       actions: {
         tempAgeHours: 4 / 3600,
         emergencyAgeMinutes: 0,
         inactiveDays: 2 / 86_400,
         keepSnapshots: 2,
-        cooldownMinutes: { temp: 0.02, compress: 0, snapshots: 0.1 },
+        stepCompressBytes: 64 * MIB,
+        cooldownMinutes: { temp: 4 / 60, compress: 1.5 / 60, snapshots: 1 / 60 },
       },
-      roots: { temp: [temp!], compress: [archive!], snapshots: [snapshots!] },
-      writer: () => `a writer adds ${rate} MiB/s (${(written / MIB).toFixed(0)} MiB so far, ${full} times ENOSPC)`,
-      async [Symbol.asyncDispose]() {
-        await stop(writer)
-        await fs.close()
-        volume[Symbol.dispose]()
-      },
+      roots: { temp: [at('tmp')], compress: [at('archive')], snapshots: [at('snapshots')] },
+      writer: () => writer.says(),
+      takenBytes: (fromMs, toMs) => writer.writtenBytes(toMs) - writer.writtenBytes(fromMs),
+      [Symbol.asyncDispose]: dispose,
     }
   } catch (error) {
-    if (child !== undefined) await stop(child)
-    volume[Symbol.dispose]()
+    await dispose()
     throw error
   }
+}
+
+function startWriter(directory: string, database: string) {
+  const path = fileURLToPath(new URL('writer.mjs', import.meta.url))
+  // In a session of its own: it is stopped in order, also on a terminal's Ctrl-C.
+  const child = fork(path, [directory, database, JSON.stringify(PHASES)], { detached: true, execArgv: [] })
+  const reports: Report[] = []
+  child.on('message', (report: Report) => reports.push(report))
+  return {
+    says(): string {
+      const { phase, writtenBytes, full } = reports.at(-1) ?? { phase: 0, writtenBytes: 0, full: 0 }
+      const { says, tempMiB, keepMiB } = PHASES[phase]!
+      const ended = child.exitCode === null && child.signalCode === null ? '' : ' (it ended)'
+      const rates = keepMiB > 0 ? `${tempMiB} MiB/s + ${keepMiB} MiB/s to keep` : `${tempMiB} MiB/s`
+      const failed = full > 0 ? `; ENOSPC ${full} times` : ''
+      return `${says}: ${rates}, ${(writtenBytes / MIB).toFixed(0)} MiB so far${failed}${ended}`
+    },
+    writtenBytes(atMs: number): number {
+      return reports.findLast((report) => report.atMs <= atMs)?.writtenBytes ?? 0
+    },
+    stop: () => stop(child),
+  }
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), 3000)
+  await ended
+  clearTimeout(timer)
 }
 
 /** Lets a Ctrl-C through. */
@@ -84,25 +145,23 @@ async function breathe(signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
 }
 
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = new Promise((resolve) => child.once('exit', resolve))
-  child.kill('SIGTERM')
-  await ended
+function writeBlocks(path: string, block: Buffer, times: number): void {
+  const file = openSync(path, 'w')
+  try {
+    for (let index = 0; index < times; index++) writeSync(file, block)
+  } finally {
+    closeSync(file)
+  }
 }
 
-/** Text as a web server's log has it: different in each line, and compressible to about a third. */
-function writeLog(path: string, bytes: number, seed: number): void {
-  const fd = openSync(path, 'w')
-  let written = 0
-  for (let line = 0; written < bytes; ) {
-    let text = ''
-    while (text.length < MIB / 2) {
-      const address = `10.${(line * 7 + seed) % 256}.${(line * 13) % 256}.${(line * 29) % 256}`
-      text += `${address} - - [21/Nov/2026:10:${line % 60}:00] "GET /item/${(line * 7919) % 100_003}" 200 ${(line * 31) % 9973}\n`
-      line++
-    }
-    written += writeSync(fd, text)
+/** As a web server writes it: each line differs. btrfs compresses 128 KiB at a time, so that copies of it gain nothing. */
+function logText(bytes: number): Buffer {
+  const lines: string[] = []
+  for (let line = 0, length = 0; length < bytes; line++) {
+    const address = `10.${(line * 7) % 256}.${(line * 13) % 256}.${(line * 29) % 256}`
+    const text = `${address} - - [21/Nov/2026:10:${line % 60}:00] "GET /item/${(line * 7919) % 100_003}" 200 ${(line * 31) % 9973}\n`
+    length += text.length
+    lines.push(text)
   }
-  closeSync(fd)
+  return Buffer.from(lines.join('')).subarray(0, bytes)
 }

@@ -109,7 +109,12 @@ export class DqnPolicy implements Policy {
     const may = used >= shieldMayPercent && proposed.action === 'none'
     if (!shield || rule.action === proposed.action || !(must || may)) return proposed
     const why = `shield from ${must ? shieldMustPercent : shieldMayPercent} %`
-    return { ...rule, q: proposed.q, reason: `${why} (the network proposed ${proposed.action}); ${rule.reason}` }
+    return {
+      ...rule,
+      q: proposed.q,
+      shielded: true,
+      reason: `${why} (the network proposed ${proposed.action}); ${rule.reason}`,
+    }
   }
 
   /** One transition to the replay, one training step. A failure is shown by the next decision, and changes no weight. */

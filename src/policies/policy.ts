@@ -20,6 +20,8 @@ export interface Decision {
   readonly q?: readonly number[] | undefined
   /** Taken to explore, not because it looked best. */
   readonly explored?: boolean | undefined
+  /** The network proposed something else, and the shield had the last word. */
+  readonly shielded?: boolean | undefined
   /** Why somebody else decided in the policy's place ("model error: …"); the loop raises it as a warning. */
   readonly fallback?: string | undefined
 }

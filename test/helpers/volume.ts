@@ -2,7 +2,7 @@
  * Real btrfs volumes on loop devices: backing files → loop devices → mkfs → mount; taken away in reverse, also after
  * a failure. Only tests, the bench and the demo use this; src never starts a process.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, type StdioOptions } from 'node:child_process'
 import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -44,7 +44,10 @@ export function run(command: string, ...args: string[]): string {
   // The sanitizers that scripts/test.mjs preloads are for node: they slow the tools down, and find their leaks.
   const usesNode = [command, ...args].some((word) => basename(word) === 'node')
   const env = usesNode ? process.env : { ...process.env, LD_PRELOAD: undefined }
-  return execFileSync(command, args, { encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 28 })
+  // In a session of its own: a terminal's Ctrl-C must not stop umount or losetup half-way. (Not in the types.)
+  const detached = { detached: true }
+  const stdio: StdioOptions = ['ignore', 'pipe', 'pipe']
+  return execFileSync(command, args, { ...detached, encoding: 'utf8', env, stdio, maxBuffer: 1 << 28 })
 }
 
 const live = new Set<() => void>()
@@ -88,10 +91,20 @@ export function makeVolume(options: VolumeOptions = {}): TestVolume {
     mkdirSync(path)
     run('btrfs', 'device', 'scan', ...loops)
     run('mount', ...(options.mountOptions === undefined ? [] : ['-o', options.mountOptions]), loops[0]!, path)
-    undos.push(() => run('umount', path))
+    undos.push(() => unmount(path))
     return { path, loops, images, directory, [Symbol.dispose]: dispose }
   } catch (error) {
     dispose()
+    throw error
+  }
+}
+
+/** Somebody who looks into it must not keep it: the error is still told. */
+function unmount(path: string): void {
+  try {
+    run('umount', path)
+  } catch (error) {
+    run('umount', '--lazy', path)
     throw error
   }
 }

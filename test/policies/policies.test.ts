@@ -204,7 +204,7 @@ describe('DqnPolicy', () => {
     })
     const rash = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('snapshots') })
     expect(rash.decide(at(89.9))).toMatchObject({ action: 'snapshots', policy: 'dqn' })
-    expect(rash.decide(at(90))).toMatchObject({ action: 'temp', policy: 'rules' })
+    expect(rash.decide(at(90))).toMatchObject({ action: 'temp', policy: 'rules', shielded: true })
     expect(rash.decide(at(90, allowed('snapshots')))).toMatchObject({ action: 'snapshots', policy: 'dqn' })
     const bare = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none'), shield: false })
     expect(bare.decide(at(98)).action).toBe('none')

@@ -17,16 +17,18 @@ export interface ActorContext {
   dataRatio(): number | undefined
 }
 
-export interface PlanRequest {
+export interface FactsRequest {
   readonly sample: VolumeFacts
   readonly emergency: boolean
+}
+export interface PlanRequest extends FactsRequest {
   readonly facts: GuardFacts
 }
 export type Draft = Omit<Plan, 'allowed' | 'action' | 'emergency'>
 
 export interface Actor {
   /** Undefined: not looked yet. No system call. */
-  facts(emergency: boolean): CandidateFacts | undefined
+  facts(request: FactsRequest): CandidateFacts | undefined
   /** Looks for candidates, within bounds, between steps; gives back what it could not look at. */
   refresh(signal: AbortSignal | undefined): Promise<readonly string[]>
   /** What cannot be undone: the paths that it would touch first, in an emergency too. */

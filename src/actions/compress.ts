@@ -1,6 +1,17 @@
 /** Action 2: compresses inactive files that nothing shares. */
 import { DAY_MS, formatBytes } from '../units.js'
-import { type Actor, type ActorContext, count, type Draft, pathOf, SHOWN, unseen } from './actor.js'
+import {
+  type Actor,
+  type ActorContext,
+  count,
+  type Draft,
+  type FactsRequest,
+  type PlanRequest,
+  pathOf,
+  SHOWN,
+  unseen,
+} from './actor.js'
+import { COMPRESS_ROOM_BYTES } from './guard.js'
 import type { Run } from './plan.js'
 import { type Candidate, FileScan, touchedMs } from './scan.js'
 
@@ -11,6 +22,8 @@ const ASKED_EACH_LOOK = 64
 const READY = 512
 /** A rewrite that gains less is not worth its writes; the kernel gives a file up too when it gains too little. */
 const WORTHWHILE_RATIO = 0.8
+/** A rewrite that was broken off goes on while less than half is compressed. */
+const MOSTLY_PLAIN_RATIO = 0.5
 
 export class CompressActor implements Actor {
   readonly #context: ActorContext
@@ -39,9 +52,10 @@ export class CompressActor implements Actor {
     })
   }
 
-  facts() {
+  facts({ sample }: FactsRequest) {
     if (!this.#scan.looked) return undefined
-    return { items: this.#worthwhile.length, nothing: this.#nothing() + unseen(this.#scan) }
+    const items = this.#worthwhile.filter((candidate) => fits(candidate, sample.freeBytes)).length
+    return { items, nothing: this.#nothing() + unseen(this.#scan) }
   }
 
   #nothing(): string {
@@ -49,6 +63,8 @@ export class CompressActor implements Actor {
     const days = this.#context.options.inactiveDays
     if (candidates.length === 0)
       return `none of ${count(seen, 'file')} is large, untouched for ${days} days, private and compressible`
+    if (this.#worthwhile.length > 0)
+      return `${count(this.#worthwhile.length, 'file')} would not fit, compressed, into half of the free space`
     return `${count(candidates.length, 'inactive file')} not looked into yet`
   }
 
@@ -65,8 +81,8 @@ export class CompressActor implements Actor {
     return this.#scan.complaints
   }
 
-  plan(): Draft {
-    const files = this.#portion()
+  plan({ sample }: PlanRequest): Draft {
+    const files = this.#portion(sample.freeBytes)
     const raw = this.#context.dataRatio()
     const gainBytes = files.reduce((sum, { finding }) => sum + (finding ?? 0), 0)
     const predictedBytes = raw === undefined ? undefined : Math.round(gainBytes * raw)
@@ -85,12 +101,13 @@ export class CompressActor implements Actor {
   }
 
   /** The first, and more until enough is to be rewritten. */
-  #portion(): Candidate[] {
+  #portion(freeBytes: number): Candidate[] {
     const { stepFiles, stepCompressBytes } = this.#context.options
     let left = stepCompressBytes
     const portion: Candidate[] = []
     for (const candidate of this.#worthwhile) {
       if (left <= 0 || portion.length >= stepFiles) break
+      if (!fits(candidate, freeBytes)) continue
       left -= candidate.diskBytes
       portion.push(candidate)
     }
@@ -102,29 +119,33 @@ export class CompressActor implements Actor {
     const found: Candidate[] = []
     for (const candidate of this.#scan.candidates.filter(({ finding }) => finding !== undefined)) {
       if (signal?.aborted || found.length >= READY) break
-      if (await this.#isPrivate(candidate)) found.push(candidate)
+      if ((await this.#plainRatio(candidate)) > 0) found.push(candidate)
       else this.#scan.reject(candidate)
     }
     return found
   }
 
-  /** Neither shared nor compressed. */
-  async #isPrivate({ root, file }: Candidate): Promise<boolean> {
+  /** The part that is not compressed; 0 where a rewrite would cost space, or was done. */
+  async #plainRatio({ root, file }: Candidate): Promise<number> {
     const extents = await this.#context.filesystem.fileExtents(root, file)
-    return extents.ok && extents.sharedBytes === 0 && extents.compressedBytes === 0
+    if (!extents.ok || extents.sharedBytes > 0 || extents.bytes === 0) return 0
+    const plainRatio = 1 - extents.compressedBytes / extents.bytes
+    return plainRatio < MOSTLY_PLAIN_RATIO ? 0 : plainRatio
   }
 
   async #ask(candidate: Candidate): Promise<number> {
     const { root, file, diskBytes } = candidate
-    if (!(await this.#isPrivate(candidate))) return 0
+    const plainRatio = await this.#plainRatio(candidate)
+    if (plainRatio === 0) return 0
     const estimate = await this.#context.filesystem.estimateCompressedRatio(root, file)
     if (!estimate.ok || estimate.ratio > WORTHWHILE_RATIO) return 0
-    return diskBytes * (1 - estimate.ratio)
+    return diskBytes * plainRatio * (1 - estimate.ratio)
   }
 
   async #compress(files: readonly Candidate[], run: Run): Promise<void> {
     const { filesystem, options } = this.#context
     await run.intend(files.map(pathOf))
+    let uncommittedBytes = 0
     for (const candidate of files) {
       if (run.expired) return run.note('the rest waits for the next step')
       run.acting()
@@ -136,6 +157,17 @@ export class CompressActor implements Actor {
       })
       if (outcome.ok) run.done()
       else run.failed(pathOf(candidate), outcome.code)
+      // Old extents are free only after a commit.
+      uncommittedBytes += candidate.diskBytes
+      if (uncommittedBytes >= COMPRESS_ROOM_BYTES) {
+        await filesystem.sync({ signal: run.signal })
+        uncommittedBytes = 0
+      }
     }
   }
+}
+
+/** Until the next commit the volume holds a file twice: as it was, and compressed. */
+function fits({ diskBytes, finding }: Candidate, freeBytes: number): boolean {
+  return diskBytes - (finding ?? 0) < freeBytes / 2
 }

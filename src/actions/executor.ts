@@ -175,9 +175,9 @@ export class Executor implements AsyncDisposable {
       sample,
       roots: { temp: paths('temp'), compress: paths('compress'), snapshots: paths('snapshots') },
       candidates: {
-        temp: temp.facts(emergency),
-        compress: compress.facts(emergency),
-        snapshots: snapshots.facts(emergency),
+        temp: temp.facts({ sample, emergency }),
+        compress: compress.facts({ sample, emergency }),
+        snapshots: snapshots.facts({ sample, emergency }),
       },
       metadataRatio: this.#balance.metadataRatio,
       lastActed: this.#lastActed,

@@ -3,7 +3,17 @@ import type { FileOutcome } from '../btrfs/types.js'
 import { BtrfsError } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { formatBytes, HOUR_MS } from '../units.js'
-import { type Actor, type ActorContext, count, type Draft, type PlanRequest, pathOf, SHOWN, unseen } from './actor.js'
+import {
+  type Actor,
+  type ActorContext,
+  count,
+  type Draft,
+  type FactsRequest,
+  type PlanRequest,
+  pathOf,
+  SHOWN,
+  unseen,
+} from './actor.js'
 import type { Run } from './plan.js'
 import { type Candidate, FileScan, touchedMs } from './scan.js'
 
@@ -38,7 +48,7 @@ export class TempActor implements Actor {
     })
   }
 
-  facts(emergency: boolean) {
+  facts({ emergency }: FactsRequest) {
     if (!this.#scan.looked) return undefined
     const hours = this.#ageMs(emergency) / HOUR_MS
     const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${hours.toFixed(1)} h`

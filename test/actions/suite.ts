@@ -238,6 +238,20 @@ export function actionSuite(name: string, make: () => Promise<ActionBench>, part
         expect(outcome.predictedBytes).toBeLessThanOrEqual(4 * MIB)
       })
 
+      it('takes only what fits into half of the free space', async () => {
+        bench.makeDirectory('data')
+        bench.writeFile('data/text', 64 * MIB, true)
+        await bench.fs.sync()
+        bench.advance(31 * DAY_MS)
+        const executor = await open({ compress: [`${bench.root}/data`] })
+        const sample = await sampleOf(bench)
+        expect(executor.plan('compress', sample)).toMatchObject({ items: 1 })
+        expect(executor.plan('compress', { ...sample, freeBytes: MIB })).toMatchObject({
+          code: 'nothing-to-do',
+          reason: '1 file would not fit, compressed, into half of the free space',
+        })
+      })
+
       it('leaves active files alone', async () => {
         bench.makeDirectory('data')
         bench.writeFile('data/text', MIB, true)

@@ -48,14 +48,14 @@ export class BalanceActor implements Actor {
 
   async close(): Promise<void> {}
 
-  /** What stays is half full or more, so that everything past twice what is used comes free. */
+  /** What stays is half full or more: what is allocated past twice what is used comes free, within the limit. */
   #predict(mostBytes: number) {
     const filter = `metadata block groups less than ${USAGE_PERCENT} % full`
     if (this.#metadata === undefined)
       return { predictedBytes: undefined, explanation: `${filter}; how many is unknown` }
     const { allocatedBytes, usedBytes, ratio } = this.#metadata
     const predictedBytes = Math.round(Math.min(mostBytes, Math.max(0, allocatedBytes - 2 * usedBytes)) * ratio)
-    return { predictedBytes, explanation: `${filter}; expected to give back at least ${formatBytes(predictedBytes)}` }
+    return { predictedBytes, explanation: `${filter}; expected to give back about ${formatBytes(predictedBytes)}` }
   }
 
   async #balance(limit: number, run: Run): Promise<void> {

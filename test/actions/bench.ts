@@ -22,11 +22,16 @@ export interface ActionBench {
   dispose(): Promise<void>
 }
 
-const SIZE_MIB = 1024
+export interface BenchOptions {
+  /** Default 1,024. */
+  readonly sizeMiB?: number
+  /** Default dup. */
+  readonly metadata?: 'single' | 'dup'
+}
 
-export async function simulatedBench(): Promise<ActionBench> {
+export async function simulatedBench({ sizeMiB = 1024, metadata = 'dup' }: BenchOptions = {}): Promise<ActionBench> {
   const clock = new SimulatedClock()
-  const fs = new SimulatedFilesystem({ clock, seed: 1, devicesBytes: [SIZE_MIB * MIB] })
+  const fs = new SimulatedFilesystem({ clock, seed: 1, devicesBytes: [sizeMiB * MIB], metadata })
   const at = (path: string) => `${fs.path}/${path}`
   return {
     fs,
@@ -51,8 +56,8 @@ export class AheadClock implements Clock {
   }
 }
 
-export async function kernelBench(): Promise<ActionBench> {
-  const volume = makeVolume({ devicesMiB: [SIZE_MIB] })
+export async function kernelBench({ sizeMiB = 1024, metadata = 'dup' }: BenchOptions = {}): Promise<ActionBench> {
+  const volume = makeVolume({ devicesMiB: [sizeMiB], metadata })
   const fs = await openFilesystem(volume.path)
   const clock = new AheadClock()
   return {

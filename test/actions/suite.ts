@@ -4,14 +4,21 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Executor, type ExecutorOptions } from '../../src/actions/executor.js'
+import { metadataBlockGroupBytes } from '../../src/actions/guard.js'
 import type { Outcome, Plan } from '../../src/actions/plan.js'
 import type { ActionName } from '../../src/actions/table.js'
+import { fileRef } from '../../src/btrfs/walk.js'
+import { readingOf } from '../../src/monitor/sample.js'
 import { DAY_MS, HOUR_MS, MIB } from '../../src/units.js'
-import { type ActionBench, listing, sampleOf } from './bench.js'
+import { type ActionBench, type BenchOptions, listing, sampleOf } from './bench.js'
 
 export type Part = 'temp' | 'compress' | 'balance' | 'snapshots' | 'journal' | 'roots'
 
-export function actionSuite(name: string, make: () => Promise<ActionBench>, parts: readonly Part[]): void {
+export function actionSuite(
+  name: string,
+  make: (options?: BenchOptions) => Promise<ActionBench>,
+  parts: readonly Part[],
+): void {
   let bench: ActionBench
   let stateDir: string
   const executors: Executor[] = []
@@ -279,6 +286,45 @@ export function actionSuite(name: string, make: () => Promise<ActionBench>, part
       it('is refused while metadata slack is thin', async () => {
         const executor = await open({})
         expect(await refusal(executor, 'balance')).toMatchObject({ code: 'metadata-slack' })
+      })
+
+      it('gives block groups back, and leaves the reserve', async () => {
+        await bench.dispose()
+        bench = await make({ sizeMiB: 128, metadata: 'single' })
+        bench.makeDirectory('tmp')
+        // 15,000 inline files are some 40 MiB of metadata; a tenth of them stay, spread over all of it.
+        for (let i = 0; i < 15_000; i++) bench.writeFile(`tmp/f${i}`, 2000)
+        await bench.fs.sync()
+        const root = `${bench.root}/tmp`
+        for await (const batch of bench.fs.walk(root)) {
+          const files = Array.from({ length: batch.length }, (_, index) => fileRef(batch, index))
+          await bench.fs.removeFiles(
+            root,
+            files.filter((_, index) => !batch.path(index).endsWith('0')),
+          )
+        }
+        await bench.fs.sync()
+        const cautious = await open({ stateDir: undefined, metadataReserveBlockGroups: 3 })
+        expect(await refusal(cautious, 'balance')).toMatchObject({ code: 'metadata-slack' })
+
+        const executor = await open({ metadataReserveBlockGroups: 1 })
+        const before = await bench.fs.measure()
+        const sample = readingOf(before, bench.clock.wallMs(), 0)
+        const plan = allowed(executor.plan('balance', sample))
+        const outcome = await executor.execute(plan, { sample, dryRun: false })
+        const after = await bench.fs.measure()
+        expect(outcome).toMatchObject({ error: undefined, warnings: [] })
+        expect(outcome.items.done).toBeGreaterThan(0)
+        const givenBytes = before.metadataAllocatedBytes - after.metadataAllocatedBytes
+        expect(givenBytes).toBeGreaterThan(0)
+        // All that was given back, unless the cleaner took an empty block group just after.
+        expect(outcome.freedBytes).toBeGreaterThan(0)
+        expect(outcome.freedBytes).toBeLessThanOrEqual(givenBytes)
+        expect(plan.predictedBytes).toBeGreaterThan(0)
+        const slackBytes = after.metadataAllocatedBytes - after.metadataUsedBytes - after.globalReserveBytes
+        expect(slackBytes).toBeGreaterThan(metadataBlockGroupBytes(after.deviceSizeBytes))
+        expect(await names('tmp')).toHaveLength(1500)
+        expect(await refusal(executor, 'balance')).toMatchObject({ code: 'cool-down' })
       })
     },
 

@@ -1,6 +1,6 @@
 /** The public surface, nothing else. */
 
-export type { Verdict } from './actions/guard.js'
+export type { Refusal, RefusalCode, Verdict, VolumeFacts } from './actions/guard.js'
 export type { ActionSettings } from './actions/options.js'
 export type { Outcome } from './actions/plan.js'
 export type { RootOptions } from './actions/roots.js'

@@ -5,7 +5,7 @@ import type { Filesystem } from '../../src/btrfs/types.js'
 import { readingOf } from '../../src/monitor/sample.js'
 
 const [root, stateDir] = process.argv.slice(2)
-const fs = (await openFilesystem(root!)) as unknown as Filesystem
+const fs = await openFilesystem(root!)
 const { removeFiles } = fs
 fs.removeFiles = async (...args) => {
   await removeFiles.apply(fs, args)

@@ -46,7 +46,7 @@ describe.skipIf(cannotMount)('on a real volume', () => {
 
   async function mount(options: VolumeOptions = {}) {
     volume = makeVolume(options)
-    fs = (await openFilesystem(volume.path)) as unknown as Filesystem
+    fs = await openFilesystem(volume.path)
     mkdirSync(at('tmp'))
   }
   async function open(options: ExecutorOptions): Promise<Executor> {

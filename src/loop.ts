@@ -184,11 +184,10 @@ export class Btrmind implements AsyncIterable<Step> {
       executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, signal })
       const policy = this.#options.policy ?? new DqnPolicy({ seed })
       for (const problem of executor.problems) this.#warn(new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', problem))
-      for (const { action, paths } of executor.unfinished) {
+      for (const { action, begun, paths } of executor.unfinished) {
         const where = paths.length > 0 ? ` at '${paths[0]}'` : ''
-        this.#warn(
-          new BtrmindError('BTRMIND_ERR_UNFINISHED', `'${action}' was under way${where} when the process ended`),
-        )
+        const what = begun ? 'was under way' : 'was about to begin'
+        this.#warn(new BtrmindError('BTRMIND_ERR_UNFINISHED', `'${action}' ${what}${where} when the process ended`))
       }
       if (stateDir !== undefined) for (const problem of (await policy.restore?.(stateDir)) ?? []) this.#warn(problem)
       const room: Room = { monitor, executor, policy, signal, pending: undefined, critical: false }

@@ -62,7 +62,9 @@ export class BalanceActor implements Actor {
     await run.intend([])
     run.acting()
     const metadata = { usagePercent: USAGE_PERCENT, limit }
-    await using operation = this.#context.filesystem.balance({ metadata, signal: run.signal })
+    // Without it system block groups would be moved as well, for nothing: none of them is ever empty.
+    const system = { usagePercent: 0 }
+    await using operation = this.#context.filesystem.balance({ metadata, system, signal: run.signal })
     const timer = setTimeout(() => void operation.cancel(), run.leftMs)
     try {
       const { completed } = await operation.result

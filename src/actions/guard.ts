@@ -208,9 +208,13 @@ function rest(facts: GuardFacts, action: ActionName, minutes: number, why: strin
   return `${why} for ${Math.ceil(left)} more minute${left > 1 ? 's' : ''}`
 }
 
-/** The largest metadata block group that the kernel makes: 256 MiB, 1 GiB past 50 GiB, at most a tenth of the volume. */
+/**
+ * The largest metadata block group that the kernel makes (fs/btrfs/volumes.c, decide_stripe_size_regular): 256 MiB, or
+ * 1 GiB past 50 GiB, and a tenth of the volume at most, rounded up to 16 MiB.
+ */
 export function metadataBlockGroupBytes(deviceSizeBytes: number): number {
-  return Math.min(deviceSizeBytes > 50 * GIB ? GIB : 256 * MIB, deviceSizeBytes / 10)
+  const tenth = Math.ceil(deviceSizeBytes / 10 / (16 * MIB)) * 16 * MIB
+  return Math.min(deviceSizeBytes > 50 * GIB ? GIB : 256 * MIB, tenth)
 }
 
 function metadataRoom({ sample, options }: GuardFacts) {

@@ -185,7 +185,8 @@ describe('balanceLimit()', () => {
   })
 
   it('knows the kernel’s block group sizes', () => {
-    expect(metadataBlockGroupBytes(GIB)).toBe(GIB / 10)
+    expect(metadataBlockGroupBytes(GIB)).toBe(112 * MIB)
+    expect(metadataBlockGroupBytes(128 * MIB)).toBe(16 * MIB)
     expect(metadataBlockGroupBytes(50 * GIB)).toBe(256 * MIB)
     expect(metadataBlockGroupBytes(51 * GIB)).toBe(GIB)
   })

@@ -1,7 +1,6 @@
 /** A process that is killed after it deleted and before it could say so: started by volume.test.ts. */
 import { Executor } from '../../src/actions/executor.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Filesystem } from '../../src/btrfs/types.js'
 import { readingOf } from '../../src/monitor/sample.js'
 
 const [root, stateDir] = process.argv.slice(2)

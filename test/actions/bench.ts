@@ -1,10 +1,11 @@
 /** A volume and a clock for the actions: real ones, or simulated. */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, symlinkSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { VolumeFacts } from '../../src/actions/guard.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Filesystem } from '../../src/btrfs/types.js'
+import { fileRef } from '../../src/btrfs/walk.js'
 import type { Clock } from '../../src/clock.js'
 import { readingOf } from '../../src/monitor/sample.js'
 import { SimulatedClock, SimulatedFilesystem } from '../../src/simulator/index.js'
@@ -19,6 +20,8 @@ export interface ActionBench {
   advance(ms: number): void
   writeFile(path: string, bytes: number, compressible?: boolean): void
   makeDirectory(path: string): void
+  /** Fills some 40 MiB of metadata and leaves a tenth, spread over all of it. */
+  thinMetadata(): Promise<void>
   dispose(): Promise<void>
 }
 
@@ -41,6 +44,19 @@ export async function simulatedBench({ sizeMiB = 1024, metadata = 'dup' }: Bench
     writeFile: (path, bytes, compressible = false) =>
       fs.volume.writeFile(at(path), bytes, { compressibleRatio: compressible ? 0.04 : 1 }),
     makeDirectory: (path) => fs.volume.makeDirectory(at(path)),
+    async thinMetadata() {
+      fs.volume.makeDirectory(at('thin'))
+      for (let i = 0; i < 15_000; i++) fs.volume.writeFile(at(`thin/f${i}`), 2000) // Inline.
+      await fs.sync()
+      for await (const batch of fs.walk(at('thin'))) {
+        const files = Array.from({ length: batch.length }, (_, index) => fileRef(batch, index))
+        await fs.removeFiles(
+          at('thin'),
+          files.filter((_, index) => !batch.path(index).endsWith('0')),
+        )
+      }
+      await fs.sync()
+    },
     dispose: () => fs.close(),
   }
 }
@@ -74,6 +90,13 @@ export async function kernelBench({ sizeMiB = 1024, metadata = 'dup' }: BenchOpt
       if (clock.aheadMs > 0) utimesSync(at, now, now)
     },
     makeDirectory: (path) => mkdirSync(join(volume.path, path), { recursive: true }),
+    async thinMetadata() {
+      const target = 'x'.repeat(3800) // Symlinks are inline, and take one system call each.
+      for (let i = 0; i < 11_000; i++) symlinkSync(target, join(volume.path, `${i}`))
+      await fs.sync()
+      for (let i = 0; i < 11_000; i++) if (i % 10 !== 0) unlinkSync(join(volume.path, `${i}`))
+      await fs.sync()
+    },
     async dispose() {
       await fs.close()
       volume[Symbol.dispose]()

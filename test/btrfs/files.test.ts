@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   existsSync,
@@ -18,6 +18,9 @@ import type { FileRef } from '../../src/btrfs/types.js'
 import { refs as filesBelow, nameOf } from '../helpers/files.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
+const haveStrace = run('sh', '-c', 'command -v strace || true') !== ''
+const name = nameOf
+
 describe.skipIf(cannotMount)('removeFiles()', () => {
   let volume: TestVolume
   let fs: KernelFilesystem
@@ -32,7 +35,6 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
   })
 
   const refs = (root: string) => filesBelow(fs, root)
-  const name = nameOf
   const codes = (files: FileRef[], outcomes: { code?: string }[]) =>
     Object.fromEntries(files.map((file, i) => [name(file), outcomes[i]!.code ?? 'ok']))
 
@@ -118,16 +120,28 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
         path('real//f'),
         path('..'),
       ]
-      expect(codes(files, await fs.removeFiles(root, files))).toEqual({
+      const expected = {
         'd/f': 'ELOOP',
         'absolute/f': 'ELOOP',
         'bind/f': 'EXDEV',
         ...Object.fromEntries(files.slice(3).map((file) => [name(file), 'EXDEV'])),
-      })
+      }
+      expect(codes(files, await fs.removeFiles(root, files))).toEqual(expected)
+      if (haveStrace) {
+        const old = withoutOpenat2(root, files)
+        expect(Object.fromEntries(files.map((file, i) => [name(file), old.codes[i]]))).toEqual(expected)
+        expect(old.skipped).toEqual(['MOUNT 1', 'SUBVOLUME 1'])
+        expect(old.left).toEqual(['real/f'])
+      }
       for (const file of [join(outside, 'f'), join(root, 'real', 'f'), join(root, 'nested', 'f')])
         expect(existsSync(file), file).toBe(true)
     } finally {
       run('umount', join(root, 'bind'))
+    }
+    if (haveStrace) {
+      writeFileSync(join(root, 'real', 'g'), 'x')
+      const g = (await refs(root)).filter((file) => name(file) === 'real/g')
+      expect(withoutOpenat2(root, g)).toMatchObject({ codes: ['ok'], left: ['real/f'] })
     }
     expect(await fs.removeFiles(root, [path('real/f')])).toEqual([{ ok: true }])
     expect(existsSync(join(outside, 'f'))).toBe(true)
@@ -230,6 +244,26 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     expect(checksums()).toBe(before)
   })
 })
+
+/** What helpers/beneath.ts says where the kernel has no openat2. */
+function withoutOpenat2(root: string, files: FileRef[]): { codes: string[]; skipped: string[]; left: string[] } {
+  const strace = [
+    '-f',
+    '--seccomp-bpf',
+    '-qq',
+    '-o',
+    '/dev/null',
+    '-e',
+    'trace=openat2',
+    '-e',
+    'inject=openat2:error=ENOSYS',
+  ]
+  const child = [process.execPath, '--import', 'tsx', join(import.meta.dirname, '../helpers/beneath.ts'), root]
+  const input = JSON.stringify(files.map((file) => ({ ...file, path: name(file) })))
+  // LeakSanitizer cannot work under ptrace.
+  const env = { ...process.env, ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:detect_leaks=0` }
+  return JSON.parse(execFileSync('strace', [...strace, ...child], { input, encoding: 'utf8', env }))
+}
 
 /** Turns directory d into a symlink and back until its input ends. */
 const SWAP = `

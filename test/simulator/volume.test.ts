@@ -99,6 +99,11 @@ describe('time', () => {
     expect(clock.elapsedMs() - before).toBeGreaterThanOrEqual(1200)
     expect((await fs.measure()).dataUsedBytes).toBe(0)
     expect(() => clock.advance(-1)).toThrow('-1')
+    const asleep = clock.elapsedMs()
+    await clock.sleep(500, new AbortController().signal)
+    await clock.sleep(500, AbortSignal.abort())
+    expect(clock.elapsedMs() - asleep).toBe(500)
+    expect(clock.wallMs()).toBe(clock.startMs + asleep + 500)
   })
 })
 

@@ -21,11 +21,13 @@ Napi::Number number(Napi::Env env, uint64_t value, const char* what) {
 }
 
 std::string uuidText(const uint8_t* bytes) {
-  char text[37];
-  char* at = text;
+  static const char digits[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(36);
   for (int i = 0; i < 16; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) *at++ = '-';
-    at += snprintf(at, 3, "%02x", bytes[i]);
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += digits[bytes[i] >> 4];
+    text += digits[bytes[i] & 15];
   }
   return text;
 }

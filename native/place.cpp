@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <sstream>
+#include <mutex>
+#include <string_view>
 
 #include "btrfs_compat.h"
 #include "error.h"
@@ -34,25 +37,12 @@ ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flag
 
 namespace {
 
-std::string readAll(const char* path) {
-  ScopedFd fd(checkedCall(::open(path, O_RDONLY | O_CLOEXEC), "open", "read the mounts", path));
-  std::string text;
-  for (;;) {
-    size_t had = text.size();
-    text.resize(had + 16384);
-    ssize_t got = ::read(fd.get(), &text[had], 16384);
-    if (got < 0) throw Failure{errno, "read", "read the mounts", path};
-    text.resize(had + static_cast<size_t>(got));
-    if (got == 0) return text;
-  }
-}
-
 // mountinfo writes blanks, newlines and backslashes as \040.
-std::string unescape(const std::string& field) {
+std::string unescape(std::string_view field) {
   std::string out;
   for (size_t at = 0; at < field.size(); at++) {
     if (field[at] == '\\' && at + 3 < field.size()) {
-      out += static_cast<char>(std::stoi(field.substr(at + 1, 3), nullptr, 8));
+      out += static_cast<char>((field[at + 1] - '0') * 64 + (field[at + 2] - '0') * 8 + (field[at + 3] - '0'));
       at += 3;
     } else {
       out += field[at];
@@ -61,22 +51,72 @@ std::string unescape(const std::string& field) {
   return out;
 }
 
+std::string_view cut(std::string_view& text, char end) {
+  size_t length = std::min(text.find(end), text.size());
+  std::string_view head = text.substr(0, length);
+  text.remove_prefix(std::min(length + 1, text.size()));
+  return head;
+}
+
+// Reading and parsing the table takes longer than deleting a subvolume; whether it changed, poll(2) says in a
+// microsecond. (Of the mount namespace in which the process was when it asked first.)
+class MountTable {
+ public:
+  MountsPtr read() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (fd_.get() < 0) {
+      const char* path = "/proc/self/mountinfo";
+      fd_ = ScopedFd(checkedCall(::open(path, O_RDONLY | O_CLOEXEC), "open", "read the mounts", path));
+    }
+    for (bool changed = hasChanged() || mounts_ == nullptr; changed; changed = hasChanged())
+      mounts_ = std::make_shared<const std::vector<Mount>>(parse(contents()));
+    return mounts_;
+  }
+
+ private:
+  bool hasChanged() {
+    pollfd poll = {fd_.get(), POLLPRI, 0};
+    return ::poll(&poll, 1, 0) != 0;
+  }
+
+  std::string contents() {
+    constexpr size_t kPiece = 16384;
+    std::string text;
+    for (;;) {
+      size_t had = text.size();
+      text.resize(had + kPiece);
+      ssize_t got = ::pread(fd_.get(), &text[had], kPiece, static_cast<off_t>(had));
+      if (got < 0) throw Failure{errno, "pread", "read the mounts"};
+      text.resize(had + static_cast<size_t>(got));
+      if (got == 0) return text;
+    }
+  }
+
+  static std::vector<Mount> parse(std::string_view text) {
+    std::vector<Mount> mounts;
+    while (!text.empty()) {
+      std::string_view line = cut(text, '\n');
+      Mount mount;
+      mount.id = cut(line, ' ');
+      cut(line, ' ');  // its parent
+      mount.device = cut(line, ' ');
+      mount.root = unescape(cut(line, ' '));
+      mount.point = unescape(cut(line, ' '));
+      mounts.push_back(std::move(mount));
+    }
+    return mounts;
+  }
+
+  std::mutex mutex_;
+  ScopedFd fd_;
+  MountsPtr mounts_;
+};
+
 }  // namespace
 
-std::vector<Mount> readMounts() {
-  std::istringstream text(readAll("/proc/self/mountinfo"));
-  std::vector<Mount> mounts;
-  std::string line;
-  while (std::getline(text, line)) {
-    std::istringstream fields(line);
-    std::string parent;
-    Mount mount;
-    if (!(fields >> mount.id >> parent >> mount.device >> mount.root >> mount.point)) continue;
-    mount.root = unescape(mount.root);
-    mount.point = unescape(mount.point);
-    mounts.push_back(std::move(mount));
-  }
-  return mounts;
+MountsPtr readMounts() {
+  static auto* table = new MountTable;  // never destroyed: lane threads may use it while the process exits
+  return table->read();
 }
 
 const Mount& mountOf(const std::vector<Mount>& mounts, int fd) {

@@ -1,6 +1,6 @@
 // Where a path is: on the opened volume or not, under which mount, how it is called from the top of the volume.
 #pragma once
-#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,8 +19,9 @@ struct Mount {
   std::string root;    // what is mounted, from the top of its filesystem: "/", "/home"
   std::string point;
 };
+using MountsPtr = std::shared_ptr<const std::vector<Mount>>;
 // All mounts that this process sees, of all filesystems.
-std::vector<Mount> readMounts();
+MountsPtr readMounts();
 const Mount& mountOf(const std::vector<Mount>& mounts, int fd);
 
 // The path by which this process reaches an open descriptor.

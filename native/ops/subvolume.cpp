@@ -108,12 +108,12 @@ Failure refusal(int error, const std::string& path, std::string hint) {
 
 // The kernel would delete a mounted subvolume and silently detach what is mounted on it or below it: refuse.
 void requireUnmounted(const Split& split, int parent, const std::string& path) {
-  std::vector<Mount> mounts = readMounts();
-  const Mount& home = mountOf(mounts, parent);
+  MountsPtr mounts = readMounts();
+  const Mount& home = mountOf(*mounts, parent);
   std::string directory = descriptorPath(parent);
   std::string absolute = (directory == "/" ? "" : directory) + "/" + split.name;
   std::string whole = "/" + volumePath(home, absolute);
-  for (const Mount& mount : mounts) {
+  for (const Mount& mount : *mounts) {
     if (mount.point == absolute || isBeneath(mount.point, absolute))
       throw refusal(EBUSY, path, "'" + mount.point + "' is a mount point; unmount it first");
     if (mount.device == home.device && (mount.root == whole || isBeneath(mount.root, whole)))

@@ -89,8 +89,8 @@ bool maySearch(int fd) {
 Place locate(int fd) {
   Place place;
   checkedUtil(btrfs_util_subvolume_id_fd(fd, &place.id), nullptr);
-  std::vector<Mount> mounts = readMounts();
-  const Mount& mount = mountOf(mounts, fd);
+  MountsPtr mounts = readMounts();
+  const Mount& mount = mountOf(*mounts, fd);
   place.directory = volumePath(mount, descriptorPath(fd));
   if (!maySearch(fd)) {
     place.root = climbToRoot(fd);

@@ -47,7 +47,15 @@ export function run(command: string, ...args: string[]): string {
   // In a session of its own: a terminal's Ctrl-C must not stop umount or losetup half-way. (Not in the types.)
   const detached = { detached: true }
   const stdio: StdioOptions = ['ignore', 'pipe', 'pipe']
-  return execFileSync(command, args, { ...detached, encoding: 'utf8', env, stdio, maxBuffer: 1 << 28 })
+  const start = () => execFileSync(command, args, { ...detached, encoding: 'utf8', env, stdio, maxBuffer: 1 << 28 })
+  try {
+    return start()
+  } catch (error) {
+    // The Ctrl-C came after the fork and before the new session: the command itself never ran.
+    const { signal } = error as { signal?: NodeJS.Signals }
+    if (signal !== 'SIGINT' && signal !== 'SIGQUIT' && signal !== 'SIGHUP') throw error
+    return start()
+  }
 }
 
 const live = new Set<() => void>()

@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Filesystem } from '../btrfs/types.js'
 import type { Clock } from '../clock.js'
+import { DAY_MS, HOUR_MS } from '../units.js'
 import type { CandidateFacts, GuardFacts, VolumeFacts } from './guard.js'
 import type { ActionOptions } from './options.js'
 import type { Plan } from './plan.js'
@@ -48,6 +49,12 @@ export function pathOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string
 
 export function count(items: number, noun: string): string {
   return `${items.toLocaleString('en')} ${noun}${items === 1 ? '' : 's'}`
+}
+
+/** "10 days", "5.5 h", "10 min". */
+export function formatAge(ms: number): string {
+  if (ms >= 2 * DAY_MS) return `${Math.floor(ms / DAY_MS)} days`
+  return ms >= HOUR_MS ? `${(ms / HOUR_MS).toFixed(1)} h` : `${Math.round(ms / 60_000)} min`
 }
 
 /** What a scan could not look at, as the end of a sentence. */

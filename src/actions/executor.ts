@@ -2,11 +2,12 @@
 import * as v from 'valibot'
 import type { Filesystem } from '../btrfs/types.js'
 import { type Clock, systemClock } from '../clock.js'
-import { BtrmindError, check } from '../errors.js'
+import { check } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import type { Actor, ActorContext } from './actor.js'
 import { BalanceActor } from './balance.js'
 import { CompressActor } from './compress.js'
+import { Execution } from './execution.js'
 import {
   type GuardFacts,
   guard,
@@ -16,9 +17,9 @@ import {
   type VolumeFacts,
   verdicts,
 } from './guard.js'
-import { type Concluded, isOutOfSpace, Journal, type PlanRecord, type Unfinished } from './journal.js'
+import { Journal, type Unfinished } from './journal.js'
 import { type ActionOptions, actionOptions } from './options.js'
-import type { FailedItem, Outcome, Plan, Run } from './plan.js'
+import type { Outcome, Plan } from './plan.js'
 import { type Roots, resolveRoots, rootOptions } from './roots.js'
 import { SnapshotsActor } from './snapshots.js'
 import { ACTIONS, type ActionName } from './table.js'
@@ -49,7 +50,6 @@ type Acted = Exclude<ActionName, 'none'>
 const ACTED = ACTIONS.map(({ name }) => name).filter((name): name is Acted => name !== 'none')
 const NO_ITEMS = { planned: 0, done: 0, failed: 0, failures: [] }
 const NO_STAGES = { journal: 0, act: 0, settle: 0 }
-const SHOWN_FAILURES = 20
 
 /**
  * Plans from candidates that were found before, acts, waits until the space is really free, and measures.
@@ -66,10 +66,13 @@ export class Executor implements AsyncDisposable {
   readonly #clock: Clock
   readonly #journal: Journal
   readonly #actors: Readonly<Record<Acted, Actor>>
+  readonly #temp: TempActor
   readonly #balance: BalanceActor
   readonly #snapshots: SnapshotsActor
   readonly #lastActed: Partial<Record<ActionName, LastActed>> = {}
   #dataRatio: number | undefined
+  /** Why the last look for its candidates failed. */
+  readonly #blind: Partial<Record<ActionName, string>> = {}
 
   private constructor(filesystem: Filesystem, clock: Clock, options: ActionOptions, roots: Roots, journal: Journal) {
     this.#filesystem = filesystem
@@ -84,10 +87,11 @@ export class Executor implements AsyncDisposable {
     }
     const deleted = journal.outcomes.get('snapshots') ?? []
     const freed = deleted.flatMap(({ done, freedBytes }) => (done > 0 && freedBytes !== undefined ? [freedBytes] : []))
+    this.#temp = new TempActor(context)
     this.#balance = new BalanceActor(context)
     this.#snapshots = new SnapshotsActor(context, freed)
     this.#actors = {
-      temp: new TempActor(context),
+      temp: this.#temp,
       compress: new CompressActor(context),
       balance: this.#balance,
       snapshots: this.#snapshots,
@@ -131,13 +135,16 @@ export class Executor implements AsyncDisposable {
         await work()
       } catch (error) {
         signal?.throwIfAborted()
-        problems.push(`${what}: ${(error as Error).message}`)
+        const { message } = error as Error
+        problems.push(`${what}: ${message}`)
+        if (what in this.#actors) this.#blind[what as Acted] = message
       }
     }
     await attempt('usage', () => this.#readProfile(signal))
     for (const name of ACTED) {
       const actor = this.#actors[name]
       await attempt(name, async () => {
+        this.#blind[name] = undefined
         for (const complaint of await actor.refresh(signal)) problems.push(`${name}: ${complaint}`)
         if (prepare === true && actor.next !== undefined) await this.#journal.prepare(name, actor.next())
       })
@@ -180,6 +187,7 @@ export class Executor implements AsyncDisposable {
         snapshots: snapshots.facts({ sample, emergency }),
       },
       metadataRatio: this.#balance.metadataRatio,
+      blind: this.#blind,
       lastActed: this.#lastActed,
       options: this.options,
       emergency,
@@ -244,7 +252,7 @@ export class Executor implements AsyncDisposable {
   async forceDeleteTemp(options: ExecuteOptions): Promise<Outcome> {
     let plan = this.plan('temp', options.sample, { emergency: true })
     if (!plan.allowed && (plan.code === 'not-looked-yet' || plan.code === 'nothing-to-do')) {
-      await this.refresh({ signal: options.signal })
+      await this.#temp.lookNow(options.signal)
       plan = this.plan('temp', options.sample, { emergency: true })
     }
     return plan.allowed ? this.execute(plan, options) : refused(plan, options.dryRun, true)
@@ -301,74 +309,5 @@ export function refused(refusal: Refusal, dryRun: boolean, emergency = false): O
     firstActMs: undefined,
     durationMs: 0,
     stagesMs: NO_STAGES,
-  }
-}
-
-/** One plan under way: its counts, its clock, its lines in the journal. */
-class Execution implements Run {
-  readonly failures: FailedItem[] = []
-  readonly notes: string[] = []
-  readonly warnings: string[] = []
-  doneItems = 0
-  failedItems = 0
-  journalMs = 0
-  firstActMs: number | undefined
-
-  constructor(
-    readonly plan: Plan,
-    readonly record: PlanRecord,
-    readonly clock: Clock,
-    readonly endMs: number,
-    readonly signal: AbortSignal | undefined,
-  ) {}
-
-  get leftMs(): number {
-    return Math.max(0, this.endMs - this.clock.elapsedMs())
-  }
-  get expired(): boolean {
-    return this.signal?.aborted === true || this.leftMs <= 0
-  }
-
-  async intend(paths: readonly string[]): Promise<void> {
-    const { action, emergency } = this.plan
-    const startMs = this.clock.elapsedMs()
-    try {
-      const durable = action === 'temp' || action === 'snapshots'
-      await this.record.intend(paths, durable)
-    } catch (error) {
-      // On a full disk freeing space comes first; else nothing is done that is not on record.
-      if (!isOutOfSpace(error) && !emergency) throw error
-      this.#warn(error)
-    }
-    this.journalMs += this.clock.elapsedMs() - startMs
-  }
-
-  acting(): void {
-    this.firstActMs ??= this.clock.elapsedMs()
-  }
-  done(items = 1): void {
-    this.doneItems += items
-  }
-  failed(path: string, code: string): void {
-    this.failedItems++
-    if (this.failures.length < SHOWN_FAILURES) this.failures.push({ path, code })
-  }
-  note(sentence: string): void {
-    this.notes.push(sentence)
-  }
-
-  async conclude(result: Pick<Concluded, 'freedBytes' | 'fruitless' | 'error'>): Promise<void> {
-    const { predictedBytes } = this.plan
-    const outcome = { done: this.doneItems, failed: this.failedItems, predictedBytes, ...result }
-    try {
-      await this.record.conclude(outcome)
-    } catch (cause) {
-      this.#warn(cause)
-    }
-  }
-
-  #warn(error: unknown): void {
-    const sentence = `the journal could not be written: ${error instanceof BtrmindError ? error.message : String(error)}`
-    if (!this.warnings.includes(sentence)) this.warnings.push(sentence)
   }
 }

@@ -39,6 +39,8 @@ export interface GuardFacts {
   readonly roots: Readonly<Record<'temp' | 'compress' | 'snapshots', readonly string[]>>
   /** Undefined: not looked yet. */
   readonly candidates: Readonly<Partial<Record<ActionName, CandidateFacts>>>
+  /** Why the last look for candidates failed. */
+  readonly blind: Readonly<Partial<Record<ActionName, string>>>
   /** Raw bytes that a logical byte of metadata takes; undefined when usage() could not say. */
   readonly metadataRatio: number | undefined
   readonly lastActed: Readonly<Partial<Record<ActionName, LastActed>>>
@@ -107,9 +109,14 @@ export const RULES: readonly Rule[] = [
   {
     code: 'not-looked-yet',
     actions: ROOTED,
-    when: 'its candidates are still being looked for',
-    refuses: ({ candidates }, action) =>
-      candidates[action] === undefined ? 'its candidates are still being looked for' : undefined,
+    when: 'its candidates are still being looked for, or could not be',
+    refuses: ({ candidates, blind }, action) => {
+      if (candidates[action] !== undefined) return undefined
+      const why = blind[action]
+      return why === undefined
+        ? 'its candidates are still being looked for'
+        : `its candidates could not be looked for: ${why}`
+    },
   },
   {
     code: 'nothing-to-do',

@@ -2,8 +2,8 @@
 import { basename, join } from 'node:path'
 import type { Directory, Subvolume } from '../btrfs/types.js'
 import { BtrmindError } from '../errors.js'
-import { DAY_MS, formatBytes } from '../units.js'
-import { type Actor, type ActorContext, count, type Draft } from './actor.js'
+import { formatBytes } from '../units.js'
+import { type Actor, type ActorContext, count, type Draft, formatAge } from './actor.js'
 import type { Run } from './plan.js'
 
 interface Found {
@@ -87,11 +87,11 @@ export class SnapshotsActor implements Actor {
     const expected = known
       ? `expected to free ${formatBytes(predictedBytes!)}, as the last ${this.#freed.length} did on average`
       : 'what it frees is not known before the first one is gone'
-    const days = oldest === undefined ? 0 : (this.#context.clock.wallMs() - oldest.createdMs) / DAY_MS
+    const age = formatAge(oldest === undefined ? 0 : this.#context.clock.wallMs() - oldest.createdMs)
     return {
       items: oldest === undefined ? 0 : 1,
       predictedBytes,
-      explanation: `the oldest snapshot, ${days.toFixed(1)} days old; ${expected}`,
+      explanation: `the oldest snapshot, ${age} old; ${expected}`,
       touches: oldest === undefined ? [] : [oldest.path],
       perform: async (run) => {
         if (oldest !== undefined) await this.#delete(oldest, run)

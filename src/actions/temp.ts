@@ -9,6 +9,7 @@ import {
   count,
   type Draft,
   type FactsRequest,
+  formatAge,
   type PlanRequest,
   pathOf,
   SHOWN,
@@ -50,8 +51,8 @@ export class TempActor implements Actor {
 
   facts({ emergency }: FactsRequest) {
     if (!this.#scan.looked) return undefined
-    const hours = this.#ageMs(emergency) / HOUR_MS
-    const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${hours.toFixed(1)} h`
+    const age = formatAge(this.#ageMs(emergency))
+    const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${age}`
     return { items: this.#old(emergency, 1).length, nothing: nothing + unseen(this.#scan) }
   }
 
@@ -59,6 +60,14 @@ export class TempActor implements Actor {
     await this.#scan.look({ signal })
     await this.#ask(signal)
     return this.#scan.complaints
+  }
+
+  /** For an emergency: without rest, until there is something to delete or the pass is over. */
+  async lookNow(signal: AbortSignal | undefined): Promise<void> {
+    const { passes } = this.#scan
+    while (this.#scan.passes === passes && !this.#old(true, 1).length && !signal?.aborted) {
+      await this.#scan.look({ signal, now: true })
+    }
   }
 
   next(): readonly string[] {
@@ -69,7 +78,10 @@ export class TempActor implements Actor {
     const files = this.#old(emergency, this.#context.options.stepFiles)
     const predictedBytes = this.#privateBytes(files)?.reduce((sum, bytes) => sum + bytes, 0)
     const oldest = files[0]
-    const age = oldest === undefined ? '' : `, the oldest not touched for ${this.#age(oldest)}`
+    const age =
+      oldest === undefined
+        ? ''
+        : `, the oldest not touched for ${formatAge(this.#context.clock.wallMs() - oldest.touchedMs)}`
     const links = files.filter((candidate) => candidate.links > 1).length
     const explanation = [
       `${count(files.length, 'temporary file')}${age}`,
@@ -109,11 +121,6 @@ export class TempActor implements Actor {
       if (!emergency || candidate.finding !== 0) old.push(candidate)
     }
     return old
-  }
-
-  #age({ touchedMs }: Candidate): string {
-    const hours = (this.#context.clock.wallMs() - touchedMs) / HOUR_MS
-    return hours >= 48 ? `${Math.floor(hours / 24)} days` : `${hours.toFixed(1)} h`
   }
 
   /** Raw bytes of each; what was not asked is taken to be as private as what was. Undefined: profile unknown. */

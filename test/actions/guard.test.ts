@@ -36,6 +36,7 @@ const facts: GuardFacts = {
   sample,
   roots: { temp: ['/v/tmp'], compress: ['/v'], snapshots: ['/v/snapshots'] },
   candidates: { temp: found, compress: found, snapshots: found },
+  blind: {},
   metadataRatio: 2,
   lastActed: {},
   options: v.parse(actionOptions, {}),

@@ -80,7 +80,7 @@ export function actionSuite(
         expect(await listing(bench.fs, `${bench.root}/keep`)).toEqual(keep)
         expect(await refusal(executor, 'temp')).toMatchObject({
           code: 'nothing-to-do',
-          reason: 'none of 3 temporary files is older than 240.0 h',
+          reason: 'none of 3 temporary files is older than 10 days',
         })
       })
 
@@ -172,6 +172,24 @@ export function actionSuite(
         // A fifth of 1 GiB is 21 files of 10 MiB.
         expect(outcome.items).toMatchObject({ done: 21, failed: 0 })
         expect(left).toHaveLength(20)
+      })
+
+      it('in an emergency looks by itself, and a dry run only says so', async () => {
+        bench.makeDirectory('tmp')
+        bench.writeFile('tmp/f', 10 * MIB)
+        await bench.fs.sync()
+        bench.advance(11 * 60_000)
+        const temp = [`${bench.root}/tmp`]
+        const executor = await Executor.open(bench.fs, { clock: bench.clock, temp, emergencyTargetPercent: 50 })
+        executors.push(executor)
+        const sample = { ...(await sampleOf(bench)), liveUsedPercent: 99.5 }
+        const said = await executor.forceDeleteTemp({ sample, dryRun: true })
+        expect(said).toMatchObject({ dryRun: true, items: { planned: 1, done: 0 }, touches: [`${bench.root}/tmp/f`] })
+        expect(await names('tmp')).toEqual(['f'])
+        expect((await executor.forceDeleteTemp({ sample, dryRun: false })).items).toMatchObject({ done: 1 })
+        expect(await executor.forceDeleteTemp({ sample, dryRun: false })).toMatchObject({
+          refusal: { code: 'nothing-to-do', reason: 'none of 0 temporary files is older than 10 min' },
+        })
       })
 
       it('stops when it is told to, and keeps account of what it did', async () => {
@@ -442,6 +460,25 @@ export function actionSuite(
     },
 
     roots() {
+      it('an action whose candidates cannot be looked for says so', async () => {
+        const { subvolumes } = bench.fs
+        bench.makeDirectory('snapshots')
+        const executor = await Executor.open(bench.fs, { snapshots: [`${bench.root}/snapshots`] })
+        executors.push(executor)
+        expect(await refusal(executor, 'snapshots')).toMatchObject({
+          reason: 'its candidates are still being looked for',
+        })
+        bench.fs.subvolumes = () => {
+          throw new Error('EPERM: not permitted')
+        }
+        expect(await executor.refresh()).toEqual(['snapshots: EPERM: not permitted'])
+        const reason = 'its candidates could not be looked for: EPERM: not permitted'
+        expect(await refusal(executor, 'snapshots')).toMatchObject({ code: 'not-looked-yet', reason })
+        bench.fs.subvolumes = subvolumes
+        expect(await executor.refresh()).toEqual([])
+        expect(await refusal(executor, 'snapshots')).toMatchObject({ code: 'nothing-to-do' })
+      })
+
       it('refuses what nobody can mean', async () => {
         bench.makeDirectory('tmp')
         bench.writeFile('file', 1)

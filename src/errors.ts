@@ -29,6 +29,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   EINPROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
   BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
   ENOTCONN: 'none is running or paused',
+  ENOENT: 'nothing has that name; check the path',
   EROFS: 'read-only: the mount, the subvolume, or a volume that went read-only after an error',
   ENOSPC: 'no unallocated space or metadata space left; see usage()',
   ETIMEDOUT: 'the kernel did not answer in time; the call may still complete',

@@ -96,6 +96,7 @@ async function claimFor(uuid: string, path: string): Promise<void> {
 const HINTS: Record<string, string> = {
   EACCES: 'it must belong to the user who runs this, or be made by root first',
   EPERM: 'it must belong to the user who runs this, or be made by root first',
+  ENOENT: 'nothing can be made there; choose another state directory',
   EROFS: 'it is on a read-only filesystem; choose another state directory',
   ENOSPC: 'its filesystem is full; choose a state directory on another one',
   ENOTDIR: 'a directory is needed',

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "chunks.h"
 #include "sysfs.h"
 
 namespace btrmind {
@@ -21,6 +22,7 @@ class Handle {
   int fd() const { return fd_; }
   std::string volume;  // the filesystem's UUID, set once by open()
   SysfsFiles sysfs;
+  ChunkMap chunks;
 
  private:
   int fd_;

@@ -38,6 +38,7 @@ struct SearchLimits {
   uint32_t items = std::numeric_limits<uint32_t>::max();  // in one call
   unsigned calls = std::numeric_limits<unsigned>::max();
   size_t bytes = kSearchBytes;  // of items in one call, at most kSearchBytes; an item takes 32 more than its data
+  uint64_t generation = 0;      // only items of leaves that were written in this transaction or later
 };
 
 // The arguments and the room for items behind them; one a thread, since touching 64 KiB anew costs more than the
@@ -64,6 +65,7 @@ int searchTree(int fd, uint64_t tree, Key first, Key last, Visit visit, SearchLi
     key.max_objectid = last.objectid;
     key.max_type = last.type;
     key.max_offset = last.offset;
+    key.min_transid = limits.generation;
     key.max_transid = std::numeric_limits<uint64_t>::max();
     key.nr_items = limits.items;
     int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_TREE_SEARCH_V2), &args);

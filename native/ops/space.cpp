@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -14,7 +14,6 @@
 #include "../btrfs_compat.h"
 #include "../fragmentation.h"
 #include "../task.h"
-#include "../tree_search.h"
 #include "ops.h"
 
 namespace btrmind {
@@ -35,8 +34,7 @@ enum Part : uint32_t {
 };
 
 struct Space {
-  uint8_t type, profile;
-  uint64_t total, used;
+  uint64_t flags, total, used;
 };
 
 struct Device {
@@ -47,22 +45,15 @@ struct Device {
   const char* path() const { return reinterpret_cast<const char*>(info.path); }
 };
 
-// Chunks of one kind and width on one device, as btrfs-progs adds them up.
-struct Chunks {
-  uint64_t flags, devid;
-  uint16_t stripes;
-  uint64_t bytes;
-};
-
 struct Live {
-  uint64_t used, reserved, mayUse;
+  uint64_t reserved, mayUse;
 };
 
 struct Reading {
   btrfs_ioctl_fs_info_args info;
   std::vector<Space> spaces;
   uint64_t reserve = 0, reserveUsed = 0;
-  bool mixed = false, parity = false;
+  bool parity = false;
   std::vector<Device> devices;
   std::vector<Chunks> chunks;
   struct statfs stat;
@@ -119,12 +110,11 @@ void readSpaces(int fd, Reading& out) {
       out.reserveUsed = space.used_bytes;
       continue;
     }
-    if ((space.flags & kMixed) == kMixed) out.mixed = true;
     if (space.flags & BTRFS_BLOCK_GROUP_RAID56_MASK) out.parity = true;
-    out.spaces.push_back({typeIndex(space.flags), profileIndex(space.flags), space.total_bytes, space.used_bytes});
+    out.spaces.push_back({space.flags, space.total_bytes, space.used_bytes});
   }
-  std::sort(out.spaces.begin(), out.spaces.end(),
-            [](const Space& a, const Space& b) { return a.type != b.type ? a.type < b.type : a.profile < b.profile; });
+  auto rank = [](const Space& space) { return typeIndex(space.flags) * 16 + profileIndex(space.flags); };
+  std::sort(out.spaces.begin(), out.spaces.end(), [&](const Space& a, const Space& b) { return rank(a) < rank(b); });
 }
 
 // Since 6.3 DEV_INFO tells the filesystem of a device. A seed belongs to another one, and is not counted.
@@ -152,43 +142,32 @@ void readDevices(int fd, Reading& out) {
   if (out.devices.size() < out.info.num_devices) add(0);
 }
 
-// What a chunk takes of a device for each stripe: its length over the stripes that hold different data.
-uint64_t stripeBytes(const btrfs_chunk& chunk) {
-  int stripes = 1;
-  if (chunk.type & BTRFS_BLOCK_GROUP_RAID0) stripes = chunk.num_stripes;
-  if (chunk.type & BTRFS_BLOCK_GROUP_RAID10) stripes = chunk.num_stripes / 2;
-  if (chunk.type & BTRFS_BLOCK_GROUP_RAID5) stripes = chunk.num_stripes - 1;
-  if (chunk.type & BTRFS_BLOCK_GROUP_RAID6) stripes = chunk.num_stripes - 2;
-  return chunk.length / static_cast<uint64_t>(std::max(stripes, 1));
+// On the only device lies all there is; the kernel need not be asked, nor permit it.
+void chunksOfOnlyDevice(Reading& out) {
+  for (const Space& space : out.spaces) {
+    uint16_t copies = space.flags & BTRFS_BLOCK_GROUP_DUP ? 2 : 1;
+    out.chunks.push_back({space.flags, out.devices[0].info.devid, copies, copies * space.total});
+  }
 }
 
-int readChunks(int fd, std::vector<Chunks>& out) {
-  constexpr uint64_t kMax = ~0ULL;
-  return searchTree(fd, BTRFS_CHUNK_TREE_OBJECTID, {BTRFS_FIRST_CHUNK_TREE_OBJECTID, BTRFS_CHUNK_ITEM_KEY, 0},
-                    {BTRFS_FIRST_CHUNK_TREE_OBJECTID, BTRFS_CHUNK_ITEM_KEY, kMax}, [&](const Item& item) {
-                      auto chunk = item.at<btrfs_chunk>(0);
-                      uint64_t bytes = stripeBytes(chunk);
-                      for (uint16_t i = 0; i < chunk.num_stripes; i++) {
-                        auto stripe = item.at<btrfs_stripe>(offsetof(btrfs_chunk, stripe) + i * sizeof(btrfs_stripe));
-                        Chunks* found = nullptr;
-                        for (Chunks& row : out)
-                          if (row.flags == chunk.type && row.devid == stripe.devid && row.stripes == chunk.num_stripes)
-                            found = &row;
-                        if (found == nullptr) {
-                          out.push_back({chunk.type, stripe.devid, chunk.num_stripes, 0});
-                          found = &out.back();
-                        }
-                        found->bytes += bytes;
-                      }
-                      return true;
-                    });
+void readChunks(Handle& handle, Reading& out) {
+  if (out.info.num_devices == 1 && out.devices.size() == 1) {
+    chunksOfOnlyDevice(out);
+    out.have |= kChunks;
+  } else {
+    out.record("chunks", kChunks, handle.chunks.read(handle.fd(), out.info.generation, out.chunks));
+  }
 }
 
-int readLive(SysfsFiles& sysfs, const std::string& directory, Live& live) {
-  int returned = sysfs.read(directory + "bytes_used", live.used);
-  if (returned == 0) returned = sysfs.read(directory + "bytes_reserved", live.reserved);
-  if (returned == 0) returned = sysfs.read(directory + "bytes_may_use", live.mayUse);
-  return returned;
+// What is promised to dirty pages, and what is being written. Data moves from the one to the other and on to what
+// SPACE_INFO calls used: read in that order, nothing is missed.
+int readLive(SysfsFiles& sysfs, const std::string& allocation, Live& live) {
+  for (const char* type : {"data/", "mixed/"}) {
+    int returned = sysfs.read(allocation + type + "bytes_may_use", live.mayUse);
+    if (returned == 0) returned = sysfs.read(allocation + type + "bytes_reserved", live.reserved);
+    if (returned != -ENOENT) return returned;
+  }
+  return -ENOENT;
 }
 
 void readBlockDevice(SysfsFiles& sysfs, Device& device) {
@@ -213,16 +192,14 @@ int readErrors(int fd, Device& device) {
 Reading read(Handle& handle, uint32_t parts) {
   Reading out = {};
   int fd = handle.fd();
+  out.info.flags = BTRFS_FS_INFO_FLAG_GENERATION;
   checkedIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_FS_INFO), &out.info, "read the filesystem's identity");
+  std::string sysfs = "/sys/fs/btrfs/" + uuidText(out.info.fsid) + "/";
+  if (parts & kLive) out.record("live", kLive, readLive(handle.sysfs, sysfs + "allocation/", out.live));
   readSpaces(fd, out);
   readDevices(fd, out);
   checkedCall(fstatfs(fd, &out.stat), "fstatfs", "read free space");
-  if (parts & kChunks || (parts & kParityChunks && out.parity))
-    out.record("chunks", kChunks, readChunks(fd, out.chunks));
-  std::string sysfs = "/sys/fs/btrfs/" + uuidText(out.info.fsid) + "/";
-  if (parts & kLive)
-    out.record("live", kLive,
-               readLive(handle.sysfs, sysfs + (out.mixed ? "allocation/mixed/" : "allocation/data/"), out.live));
+  if (parts & kChunks || (parts & kParityChunks && out.parity)) readChunks(handle, out);
   if (parts & kExclusive)
     out.record("exclusiveOperation", kExclusive, handle.sysfs.read(sysfs + "exclusive_operation", out.exclusive));
   int errorsFailed = 0;
@@ -237,7 +214,7 @@ Reading read(Handle& handle, uint32_t parts) {
 
 // Numbers in one array, in the order that unpack() of src/btrfs/space.ts has: an object a row costs ten times as much.
 Napi::Float64Array pack(Napi::Env env, const Reading& in) {
-  constexpr size_t kHead = 15, kSpace = 4, kDevice = 10, kChunk = 5;
+  constexpr size_t kHead = 13, kSpace = 4, kDevice = 10, kChunk = 5;
   size_t length = kHead + in.spaces.size() * kSpace + in.devices.size() * kDevice + in.chunks.size() * kChunk;
   auto figures = Napi::Float64Array::New(env, length);
   double* at = figures.Data();
@@ -254,15 +231,13 @@ Napi::Float64Array pack(Napi::Env env, const Reading& in) {
   bytes(in.reserve);
   bytes(in.reserveUsed);
   put(in.have & kChunks ? 1 : 0);
-  when(kLive, in.live.used);
   when(kLive, in.live.reserved);
   when(kLive, in.live.mayUse);
   when(kFragmentation, in.fragmentation.extents);
   when(kFragmentation, in.fragmentation.breaks);
-  put(in.have & kErrors ? 1 : 0);
   for (const Space& space : in.spaces) {
-    put(space.type);
-    put(space.profile);
+    put(typeIndex(space.flags));
+    put(profileIndex(space.flags));
     bytes(space.total);
     bytes(space.used);
   }

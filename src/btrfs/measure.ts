@@ -47,7 +47,7 @@ export function measurementOf(reading: Reading, exclusiveOperation: string | und
     throw new BtrfsError('measure', failure, { path })
   }
   const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)
-  const liveBytes = liveDataBytes(reading, space.mixed)
+  const liveBytes = liveDataBytes(reading, space)
   return {
     deviceSizeBytes,
     unallocatedBytes: deviceSizeBytes - sum(devices, (device) => device.allocatedBytes),

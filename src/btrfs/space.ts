@@ -21,19 +21,20 @@ const PROFILES = [
   'raid1c4',
 ] as const satisfies Profile[]
 
-/** Raw bytes for one logical byte. RAID5 and RAID6 depend on how many stripes a chunk has, so they have none. */
-const COPIES: Readonly<Record<Profile, number | undefined>> = {
+/** Raw bytes for one logical byte; 0 for RAID5 and RAID6, where it depends on how many stripes a chunk has. */
+const COPIES: Readonly<Record<Profile, number>> = {
   single: 1,
   raid0: 1,
   raid1: 2,
   dup: 2,
   raid10: 2,
-  raid5: undefined,
-  raid6: undefined,
+  raid5: 0,
+  raid6: 0,
   raid1c3: 3,
   raid1c4: 4,
 }
-const PARITIES: Partial<Record<Profile, number>> = { raid5: 1, raid6: 2 }
+/** Stripes of each chunk that hold parity. */
+const parityOf = (profile: Profile) => (profile === 'raid5' ? 1 : profile === 'raid6' ? 2 : 0)
 
 /** All block groups of one type and profile; logical. */
 export interface Space {
@@ -73,68 +74,78 @@ export interface Reading {
   readonly readOnly: boolean
   readonly reserveBytes: number
   readonly reserveUsedBytes: number
-  /** sysfs bytes_used, bytes_reserved, bytes_may_use of data (or of data+metadata). */
-  readonly live: { readonly used: number; readonly reserved: number; readonly mayUse: number } | undefined
+  /** sysfs bytes_reserved and bytes_may_use of data (or of data+metadata). */
+  readonly live: { readonly reserved: number; readonly mayUse: number } | undefined
   readonly fragmentation: { readonly extents: number; readonly breaks: number } | undefined
   readonly failures: Readonly<Record<string, string>>
 }
 
-const HEAD = 15
+const HEAD = 13
 const SPACE = 4
 const DEVICE = 10
 const CHUNK = 5
 
 /** The rows of native/ops/space.cpp's pack(), named. */
-export function unpack(raw: NativeSpace): Reading {
-  const { figures, paths } = raw
-  const n = (index: number) => figures[index]!
-  const optional = (index: number) => (Number.isNaN(n(index)) ? undefined : n(index))
+export function unpack({ figures, paths, failures }: NativeSpace): Reading {
   const spaces: Space[] = []
   const devices: SpaceDevice[] = []
   const chunks: DeviceChunks[] = []
   let at = HEAD
-  for (let i = 0; i < n(0); i++, at += SPACE) {
+  for (let i = 0; i < figures[0]!; i++, at += SPACE) {
     spaces.push({
-      type: TYPES[n(at)]!,
-      profile: PROFILES[n(at + 1)]!,
-      totalBytes: n(at + 2),
-      usedBytes: n(at + 3),
+      type: TYPES[figures[at]!]!,
+      profile: PROFILES[figures[at + 1]!]!,
+      totalBytes: figures[at + 2]!,
+      usedBytes: figures[at + 3]!,
     })
   }
-  for (let i = 0; i < n(1); i++, at += DEVICE) {
+  for (let i = 0; i < figures[1]!; i++, at += DEVICE) {
     devices.push({
-      devid: n(at),
+      devid: figures[at]!,
       path: paths[i],
-      missing: n(at + 3) === 1,
-      sizeBytes: n(at + 1),
-      allocatedBytes: n(at + 2),
-      blockDeviceBytes: optional(at + 4),
-      errors: Number.isNaN(n(at + 5))
-        ? undefined
-        : { write: n(at + 5), read: n(at + 6), flush: n(at + 7), corruption: n(at + 8), generation: n(at + 9) },
+      missing: figures[at + 3] === 1,
+      sizeBytes: figures[at + 1]!,
+      allocatedBytes: figures[at + 2]!,
+      blockDeviceBytes: unlessAbsent(figures[at + 4]!),
+      errors: errorsOf(figures, at + 5),
     })
   }
-  for (let i = 0; i < n(2); i++, at += CHUNK) {
+  for (let i = 0; i < figures[2]!; i++, at += CHUNK) {
     chunks.push({
-      type: TYPES[n(at)]!,
-      profile: PROFILES[n(at + 1)]!,
-      devid: n(at + 2),
-      stripes: n(at + 3),
-      bytes: n(at + 4),
+      type: TYPES[figures[at]!]!,
+      profile: PROFILES[figures[at + 1]!]!,
+      devid: figures[at + 2]!,
+      stripes: figures[at + 3]!,
+      bytes: figures[at + 4]!,
     })
   }
   return {
     spaces,
     devices,
-    chunks: n(8) === 1 ? chunks : undefined,
-    statfsSizeBytes: n(3),
-    statfsFreeBytes: n(4),
-    readOnly: n(5) === 1,
-    reserveBytes: n(6),
-    reserveUsedBytes: n(7),
-    live: Number.isNaN(n(9)) ? undefined : { used: n(9), reserved: n(10), mayUse: n(11) },
-    fragmentation: Number.isNaN(n(12)) ? undefined : { extents: n(12), breaks: n(13) },
-    failures: raw.failures ?? {},
+    chunks: figures[8] === 1 ? chunks : undefined,
+    statfsSizeBytes: figures[3]!,
+    statfsFreeBytes: figures[4]!,
+    readOnly: figures[5] === 1,
+    reserveBytes: figures[6]!,
+    reserveUsedBytes: figures[7]!,
+    live: Number.isNaN(figures[9]) ? undefined : { reserved: figures[9]!, mayUse: figures[10]! },
+    fragmentation: Number.isNaN(figures[11]) ? undefined : { extents: figures[11]!, breaks: figures[12]! },
+    failures: failures ?? {},
+  }
+}
+
+function unlessAbsent(figure: number): number | undefined {
+  return Number.isNaN(figure) ? undefined : figure
+}
+
+function errorsOf(figures: Float64Array, at: number): DeviceErrors | undefined {
+  if (Number.isNaN(figures[at])) return undefined
+  return {
+    write: figures[at]!,
+    read: figures[at + 1]!,
+    flush: figures[at + 2]!,
+    corruption: figures[at + 3]!,
+    generation: figures[at + 4]!,
   }
 }
 
@@ -146,12 +157,12 @@ export function sum<T>(rows: readonly T[], value: (row: T) => number): number {
 
 /** What all block groups of a kind hold. Mixed ones (data+metadata) count as data. */
 export interface Totals {
-  total: number
-  used: number
-  /** Undefined when they include RAID5 or RAID6 whose stripes are unknown. */
-  rawTotal: number
-  rawUsed: number
+  readonly total: number
+  readonly used: number
+  readonly rawTotal: number
+  readonly rawUsed: number
 }
+type Kind = 'data' | 'metadata' | 'system'
 
 export interface Allocation {
   readonly data: Totals
@@ -166,7 +177,8 @@ export interface Allocation {
   readonly worstRatio: number | undefined
 }
 
-const isParity = (row: { readonly profile: Profile }) => PARITIES[row.profile] !== undefined
+const isParity = (space: Space) => COPIES[space.profile] === 0
+const isOf = (space: Space) => (chunks: DeviceChunks) => chunks.type === space.type && chunks.profile === space.profile
 
 /**
  * Raw bytes of each type.
@@ -177,58 +189,71 @@ const isParity = (row: { readonly profile: Profile }) => PARITIES[row.profile] !
  * from what the devices have allocated; two kinds cannot be told apart.
  */
 export function allocation(reading: Pick<Reading, 'spaces' | 'devices' | 'chunks'>): Allocation {
-  const empty = (): Totals => ({ total: 0, used: 0, rawTotal: 0, rawUsed: 0 })
-  const totals = { data: empty(), metadata: empty(), system: empty() }
-  const of = (type: BlockGroupType) => totals[type === 'data+metadata' ? 'data' : type]
-  const parity = reading.spaces.filter(isParity)
+  const { spaces, devices, chunks } = reading
   let worstRatio: number | undefined = 1
-  for (const space of reading.spaces) {
-    const kind = of(space.type)
-    kind.total += space.totalBytes
-    kind.used += space.usedBytes
-    const copies = COPIES[space.profile]
-    if (copies === undefined) continue
-    kind.rawTotal += copies * space.totalBytes
-    kind.rawUsed += copies * space.usedBytes
-    worstRatio = Math.max(worstRatio, copies)
-  }
+  for (const space of spaces) worstRatio = Math.max(worstRatio, COPIES[space.profile])
   let known = true
-  if (parity.length > 0 && reading.chunks !== undefined) {
-    for (const chunks of reading.chunks) {
-      const space = parity.find((row) => row.type === chunks.type && row.profile === chunks.profile)
-      if (space === undefined) continue
-      const kind = of(space.type)
-      kind.rawTotal += chunks.bytes
-      kind.rawUsed = Math.trunc(kind.rawUsed + chunks.bytes * (space.usedBytes / space.totalBytes))
-      worstRatio = Math.max(worstRatio, chunks.stripes / (chunks.stripes - PARITIES[space.profile]!))
+  let parityBytes = (_: Space): number[] => []
+  const parity = spaces.filter(isParity)
+  if (parity.length > 0 && chunks !== undefined) {
+    parityBytes = (space) => chunks.filter(isOf(space)).map((row) => row.bytes)
+    for (const space of parity) {
+      for (const { stripes } of chunks.filter(isOf(space)))
+        worstRatio = Math.max(worstRatio, stripes / (stripes - parityOf(space.profile)))
     }
   } else if (parity.length > 0) {
-    const [only, another] = parity
-    const rest = totals.data.rawTotal + totals.metadata.rawTotal + totals.system.rawTotal
-    const raw = sum(reading.devices, (device) => device.allocatedBytes) - rest
+    const copied = sum(spaces, (space) => COPIES[space.profile] * space.totalBytes)
+    const rest = sum(devices, (device) => device.allocatedBytes) - copied
+    known = parity.length === 1 && rest > parity[0]!.totalBytes
+    parityBytes = () => [rest]
     worstRatio = undefined
-    known = another === undefined && raw > only!.totalBytes
-    if (known) {
-      const kind = of(only!.type)
-      kind.rawTotal += raw
-      kind.rawUsed = Math.trunc(kind.rawUsed + raw * (only!.usedBytes / only!.totalBytes))
+  }
+  const data = totalsOf('data', spaces, parityBytes)
+  const metadata = totalsOf('metadata', spaces, parityBytes)
+  const mixed = spaces.some((space) => space.type === 'data+metadata')
+  const dataRatio = known && data.total > 0 ? data.rawTotal / data.total : undefined
+  const metadataRatio = known && metadata.total > 0 ? metadata.rawTotal / metadata.total : undefined
+  return {
+    data,
+    metadata,
+    system: totalsOf('system', spaces, parityBytes),
+    known,
+    mixed,
+    dataRatio,
+    metadataRatio: mixed ? dataRatio : metadataRatio,
+    worstRatio,
+  }
+}
+
+function totalsOf(kind: Kind, spaces: readonly Space[], parityBytes: (space: Space) => number[]): Totals {
+  let [total, used, rawTotal, rawUsed] = [0, 0, 0, 0]
+  for (const space of spaces) {
+    if ((space.type === 'data+metadata' ? 'data' : space.type) !== kind) continue
+    total += space.totalBytes
+    used += space.usedBytes
+    rawTotal += COPIES[space.profile] * space.totalBytes
+    rawUsed += COPIES[space.profile] * space.usedBytes
+    if (!isParity(space)) continue
+    for (const bytes of parityBytes(space)) {
+      rawTotal += bytes
+      rawUsed = Math.trunc(rawUsed + bytes * (space.usedBytes / space.totalBytes))
     }
   }
-  const mixed = reading.spaces.some((space) => space.type === 'data+metadata')
-  const ratio = ({ rawTotal, total }: Totals) => (known && total > 0 ? rawTotal / total : undefined)
-  const dataRatio = ratio(totals.data)
-  return { ...totals, known, mixed, dataRatio, metadataRatio: mixed ? dataRatio : ratio(totals.metadata), worstRatio }
+  return { total, used, rawTotal, rawUsed }
 }
 
 /**
- * Data in use with what is not flushed yet (logical): written, being written, and promised to dirty pages. In mixed
+ * Data in use with what is not flushed yet (logical): in use, being written, and promised to dirty pages. In mixed
  * block groups the promises include the global reserve, which no file will ever use. Under compression it is an upper
  * bound until the data is on disk.
  */
-export function liveDataBytes({ live, reserveBytes, reserveUsedBytes }: Reading, mixed: boolean): number | undefined {
+export function liveDataBytes(
+  { live, reserveBytes, reserveUsedBytes }: Pick<Reading, 'live' | 'reserveBytes' | 'reserveUsedBytes'>,
+  { data, mixed }: Pick<Allocation, 'data' | 'mixed'>,
+): number | undefined {
   if (live === undefined) return undefined
   const reserve = mixed ? reserveBytes - reserveUsedBytes : 0
-  return live.used + live.reserved + Math.max(0, live.mayUse - reserve)
+  return data.used + live.reserved + Math.max(0, live.mayUse - reserve)
 }
 
 /**

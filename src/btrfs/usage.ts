@@ -47,7 +47,7 @@ export function usageOf(reading: Reading): Usage {
     ? space.data.rawTotal + space.metadata.rawTotal + space.system.rawTotal
     : sum(devices, (device) => device.allocatedBytes)
   const deviceUnallocatedBytes = deviceSizeBytes - deviceAllocatedBytes
-  const liveBytes = liveDataBytes(reading, space.mixed)
+  const liveBytes = liveDataBytes(reading, space)
   const free = freeEstimates(reading, space, deviceUnallocatedBytes)
   return {
     deviceSizeBytes,
@@ -103,20 +103,16 @@ function slackBytes(devices: readonly SpaceDevice[]): number | undefined {
 }
 
 function blockGroup({ type, profile, totalBytes, usedBytes }: Space, { chunks, devices }: Reading): BlockGroupUsage {
-  const on = ({ devid, path }: SpaceDevice): DeviceBytes => ({
-    devid,
-    path,
-    sizeBytes: sum(chunks!, (row) =>
-      row.devid === devid && row.type === type && row.profile === profile ? row.bytes : 0,
-    ),
-  })
-  return {
-    type,
-    profile,
-    sizeBytes: totalBytes,
-    usedBytes,
-    devices: chunks === undefined ? undefined : devices.map(on).filter((row) => row.sizeBytes > 0),
+  let on: DeviceBytes[] | undefined
+  if (chunks !== undefined) {
+    on = []
+    const own = chunks.filter((row) => row.type === type && row.profile === profile)
+    for (const { devid, path } of devices) {
+      const sizeBytes = sum(own, (row) => (row.devid === devid ? row.bytes : 0))
+      if (sizeBytes > 0) on.push({ devid, path, sizeBytes })
+    }
   }
+  return { type, profile, sizeBytes: totalBytes, usedBytes, devices: on }
 }
 
 function allocatedOn(device: SpaceDevice, { chunks }: Reading): number {

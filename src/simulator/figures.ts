@@ -8,7 +8,6 @@ const NO_ERRORS = { write: 0, read: 0, flush: 0, corruption: 0, generation: 0 }
 
 export function readingOf(space: Space): Reading {
   const { devices, profiles } = space.chunks
-  const used = space.used('data')
   return {
     spaces: (['data', 'metadata', 'system'] as const).map((type): SpaceRow => {
       const profile = type === 'data' ? profiles.data : profiles.metadata
@@ -23,7 +22,7 @@ export function readingOf(space: Space): Reading {
     readOnly: false,
     reserveBytes: space.globalReserveBytes,
     reserveUsedBytes: 0,
-    live: { used, reserved: 0, mayUse: space.pendingBytes },
+    live: { reserved: 0, mayUse: space.pendingBytes },
     fragmentation: { extents: space.extents, breaks: space.breaks },
     failures: {},
   }

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -30,18 +32,24 @@ function fits(work: () => unknown): boolean {
   }
 }
 
-/** Both readings of one state: the tool's before and after ours must agree. */
-async function compare(path: string) {
-  fits(() => run('sync', '-f', path))
-  await using fs = await openFilesystem(path)
-  for (let attempt = 0; ; attempt++) {
-    const before = run('btrfs', 'filesystem', 'usage', '-b', path)
-    const usage = await fs.usage()
-    if (run('btrfs', 'filesystem', 'usage', '-b', path) !== before && attempt < 20) continue
-    expect(printedUsage(usage)).toEqual(parseUsage(before))
-    expect(usage.unavailable).toEqual([])
-    return { usage, devices: await fs.devices() }
+/**
+ * Compares ours with the tool's, again and again on one open handle: what that remembers must not go stale. The tool's
+ * readings before and after ours must agree, so that all are of one state.
+ */
+async function against(path: string) {
+  const fs = await openFilesystem(path)
+  const compare = async () => {
+    fits(() => run('sync', '-f', path))
+    for (let attempt = 0; ; attempt++) {
+      const before = run('btrfs', 'filesystem', 'usage', '-b', path)
+      const usage = await fs.usage()
+      if (run('btrfs', 'filesystem', 'usage', '-b', path) !== before && attempt < 20) continue
+      expect(printedUsage(usage)).toEqual(parseUsage(before))
+      expect(usage.unavailable).toEqual([])
+      return { usage, devices: await fs.devices() }
+    }
   }
+  return { compare, fs, [Symbol.asyncDispose]: () => fs.close() }
 }
 
 describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
@@ -60,9 +68,10 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
   ]
   it.for(layouts)('%s', async ([, options]) => {
     using volume = makeVolume(options)
-    await compare(volume.path)
+    await using progs = await against(volume.path)
+    await progs.compare()
     write(join(volume.path, 'file'), 40 * MIB)
-    const { usage, devices } = await compare(volume.path)
+    const { usage, devices } = await progs.compare()
     expect(usage.usedBytes).toBeGreaterThan(40 * MIB)
     // DEV_INFO, which needs no privilege, agrees with the chunk tree.
     expect(usage.unallocated).toEqual(
@@ -72,13 +81,14 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
 
   it('in the middle of a conversion: several profiles of one type', async () => {
     using volume = makeVolume({ data: 'single', metadata: 'raid1', devicesMiB: [256, 256, 300] })
+    await using progs = await against(volume.path)
     write(join(volume.path, 'file'), 120 * MIB, { sync: true })
     run('btrfs', 'balance', 'start', '-dconvert=raid5,limit=1', volume.path)
-    const { usage } = await compare(volume.path)
+    const { usage } = await progs.compare()
     expect(usage.multipleProfiles).toBe(true)
     expect(usage.blockGroups.map((group) => `${group.type} ${group.profile}`)).toContain('data raid5')
     run('btrfs', 'balance', 'start', '-f', '-mconvert=raid1c3', '-sconvert=single', volume.path)
-    await compare(volume.path)
+    await progs.compare()
   })
 
   it('with a device missing', async () => {
@@ -88,16 +98,42 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
     run('btrfs', 'device', 'scan', '--forget', volume.loops[1]!)
     run('wipefs', '--all', '--quiet', volume.loops[1]!)
     run('mount', '-o', 'degraded', volume.loops[0]!, volume.path)
-    const { usage, devices } = await compare(volume.path)
+    await using progs = await against(volume.path)
+    const { usage, devices } = await progs.compare()
     expect(usage.deviceMissingBytes).toBe(400 * MIB)
     expect(devices[1]).toMatchObject({ devid: 2, missing: true, path: undefined, errors: undefined })
     expect(usage.blockGroups[0]!.devices!.map((row) => row.path)).toEqual([volume.loops[0], undefined])
   })
 
+  it('while block groups come and go: on a handle that was reading all along', async () => {
+    using volume = makeVolume({ data: 'single', metadata: 'raid1', devicesMiB: [300, 300, 300, 300] })
+    await using progs = await against(volume.path)
+    for (const profile of ['raid0', 'raid1', 'single', 'raid0']) {
+      write(join(volume.path, `file-${profile}`), 30 * MIB)
+      const child = spawn('btrfs', ['balance', 'start', `-dconvert=${profile}`, volume.path], { stdio: 'ignore' })
+      let ended = false
+      const end = once(child, 'exit').then(() => {
+        ended = true
+      })
+      let readings = 0
+      for (; !ended; readings++) {
+        const usage = await progs.fs.usage()
+        expect(usage.blockGroups.map((group) => group.type)).toContain('data')
+      }
+      await end
+      expect(readings).toBeGreaterThan(1)
+      const { usage } = await progs.compare()
+      expect(usage.blockGroups[0]!.profile).toBe(profile)
+    }
+    run('btrfs', 'device', 'remove', volume.loops[3]!, volume.path)
+    await progs.compare()
+  })
+
   it('with slack: a filesystem smaller than its device', async () => {
     using volume = makeVolume({ devicesMiB: [512] })
+    await using progs = await against(volume.path)
     run('btrfs', 'filesystem', 'resize', '1:300M', volume.path)
-    const { usage, devices } = await compare(volume.path)
+    const { usage, devices } = await progs.compare()
     expect(usage.deviceSlackBytes).toBe(212 * MIB)
     expect(devices[0]!.slackBytes).toBe(212 * MIB)
   })
@@ -116,7 +152,8 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
     const metadata = pick(profiles)
     const data = mixed ? metadata : pick(profiles)
     using volume = makeVolume({ devicesMiB, data, metadata, mkfs: mixed ? ['--mixed'] : [] })
-    await compare(volume.path)
+    await using progs = await against(volume.path)
+    await progs.compare()
     for (let i = random.integer(20); i >= 0; i--) {
       const bytes = pick([100, 5000, 70_000, 3 * MIB, 30 * MIB])
       if (!fits(() => write(join(volume.path, `file${i}`), bytes))) break
@@ -125,6 +162,6 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
       const convert = `-dconvert=${pick(profiles)},limit=${1 + random.integer(2)}`
       fits(() => run('btrfs', 'balance', 'start', '-f', convert, volume.path))
     }
-    await compare(volume.path)
+    await progs.compare()
   })
 })

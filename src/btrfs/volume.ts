@@ -33,13 +33,22 @@ export class Volume {
    * As `call`, and close() waits for it. Where the addon found a path on another volume (EXDEV of its own, of no ioctl),
    * everybody hears it as what it is.
    */
-  call<T>(
+  async call<T>(
     operation: string,
     context: CallContext,
     options: CallOptions | undefined,
     start: (ticket: number) => Promise<T>,
   ): Promise<T> {
-    return this.track(this.#call(operation, { path: this.path, ...context }, options, start))
+    this.#inFlight++
+    try {
+      return await call(operation, { path: this.path, ...context }, options, start)
+    } catch (error) {
+      if (!(error instanceof BtrfsError) || error.code !== 'EXDEV' || error.ioctl !== undefined) throw error
+      const message = `'${error.path}' is not on volume ${this.uuid}`
+      throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', message, { cause: error })
+    } finally {
+      this.#landed()
+    }
   }
 
   /** As `call`, for what may take hours: close() cancels it. */
@@ -61,24 +70,18 @@ export class Volume {
     })
   }
 
-  async #call<T>(...args: Parameters<typeof call<T>>): Promise<T> {
-    try {
-      return await call(...args)
-    } catch (error) {
-      if (!(error instanceof BtrfsError) || error.code !== 'EXDEV' || error.ioctl !== undefined) throw error
-      const message = `'${error.path}' is not on volume ${this.uuid}`
-      throw new BtrmindError('BTRMIND_ERR_WRONG_VOLUME', message, { cause: error })
-    }
-  }
-
   /** close() waits for it. Awaited here and nowhere else, so that an error's stack leads on to the caller. */
   async track<T>(work: Promise<T>): Promise<T> {
     this.#inFlight++
     try {
       return await work
     } finally {
-      if (--this.#inFlight === 0) for (const resolve of this.#closing.splice(0)) resolve()
+      this.#landed()
     }
+  }
+
+  #landed(): void {
+    if (--this.#inFlight === 0) for (const resolve of this.#closing.splice(0)) resolve()
   }
 
   async close(): Promise<void> {

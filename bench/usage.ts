@@ -1,6 +1,8 @@
 /** usage() against the command that prints the same figures, and against python3-btrfs inside a running Python. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { openFilesystem } from '../src/btrfs/filesystem.js'
@@ -17,6 +19,9 @@ for line in sys.stdin:
     fs.usage()
     print(time.perf_counter() - start, flush=True)
 `
+
+/** Calls before the first that counts: by then V8 has compiled what it will compile. */
+const WARM_UP = 3000
 
 const VOLUMES = [
   { name: 'one device', options: { devicesMiB: [4096] }, fillMiB: 0 },
@@ -37,9 +42,13 @@ export async function rows(rounds = 40): Promise<Row[]> {
 
 async function onVolume({ name, options, fillMiB }: (typeof VOLUMES)[number], rounds: number): Promise<Row[]> {
   using volume = makeVolume(options)
-  if (fillMiB > 0) run('fallocate', '--length', `${fillMiB}MiB`, `${volume.path}/file`)
+  if (fillMiB > 0) run('fallocate', '--length', `${fillMiB}MiB`, join(volume.path, 'file'))
+  run('sync', '--file-system', volume.path)
+  // As on a volume in use: most commits make no chunk.
+  writeFileSync(join(volume.path, 'last'), 'x')
   run('sync', '--file-system', volume.path)
   await using fs = await openFilesystem(volume.path)
+  for (let i = 0; i < WARM_UP; i++) await fs.usage()
   const operation = `usage(), ${name}`
   const ours = { run: () => fs.usage(), times: 25 }
   const command = () => promisify(execFile)('btrfs', ['filesystem', 'usage', '-b', volume.path])

@@ -66,9 +66,9 @@ try {
   // Not AbortSignal.any with a timeout: Node 20 may collect the timeout as garbage, and the demo would never end.
   const timer = setTimeout(() => end.abort(), seconds * 1000)
   screen.enter(stage, () => {
-    const learned = policy.dqn.steps
+    const { steps: learned, replay } = policy.dqn
     return learned < WARM_UP_STEPS
-      ? `the rules decide while the network learns from them: ${learned} of ${WARM_UP_STEPS} steps`
+      ? `rules decide, the network warms up: ${replay.length} steps seen, ${learned} of ${WARM_UP_STEPS} learned`
       : `the network decides, behind its shield; ${learned} steps learned`
   })
   for await (const step of mind) screen.show(step)

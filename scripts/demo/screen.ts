@@ -109,7 +109,7 @@ export class Screen {
     const room = rows - lines.length - 2
     const acted = this.#shown.filter(({ step }) => step.decision.action !== 'none')
     if (room > 0) {
-      lines.push([], [[1, ' at     action      predicted        freed       reward']])
+      lines.push([], [[1, ' at     action      predicted        freed  writer took       reward']])
       for (const shown of acted.slice(-room)) lines.push(actionLine(shown))
     }
     const text = lines.slice(0, rows).map((line) => `${paint(line, width)}\x1b[K`)
@@ -190,7 +190,7 @@ export class Screen {
   }
 }
 
-function actionLine({ step, atMs }: Shown): Part[] {
+function actionLine({ step, atMs, takenBytes }: Shown): Part[] {
   const { action, predictedBytes, freedBytes } = step.outcome
   const at = `${(atMs / 1000).toFixed(1)} s`.padStart(7)
   const reward = step.reward === undefined ? 'unknown' : step.reward.toFixed(1)
@@ -199,6 +199,7 @@ function actionLine({ step, atMs }: Shown): Part[] {
     [LOOKS[action].sgr, action.padEnd(10)],
     bytes(predictedBytes).padStart(11),
     bytes(freedBytes).padStart(13),
+    bytes(takenBytes).padStart(13),
     reward.padStart(13),
   ]
 }

@@ -54,8 +54,8 @@ export class CompressActor implements Actor {
 
   facts({ sample }: FactsRequest) {
     if (!this.#scan.looked) return undefined
-    const items = this.#worthwhile.filter((candidate) => fits(candidate, sample.freeBytes)).length
-    return { items, nothing: this.#nothing() + unseen(this.#scan) }
+    const some = this.#worthwhile.some((candidate) => fits(candidate, sample.freeBytes))
+    return some ? { items: 1, nothing: '' } : { items: 0, nothing: this.#nothing() + unseen(this.#scan) }
   }
 
   #nothing(): string {

@@ -66,6 +66,7 @@ export class Execution implements Run {
     } catch (cause) {
       this.#warn(cause)
     }
+    for (const error of this.record.late) this.#warn(error)
   }
 
   #warn(error: unknown): void {

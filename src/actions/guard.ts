@@ -23,6 +23,7 @@ export type VolumeFacts = Pick<
 
 /** What is known of an action's candidates. */
 export interface CandidateFacts {
+  /** 0 for none. */
   readonly items: number
   /** Why there are none, in one sentence. */
   readonly nothing: string

@@ -3,7 +3,7 @@
  * outcome was cut off by a crash or a power cut, and is reported at the next start.
  *
  * An fsync takes from one to many milliseconds, so what comes next is put on disk between steps ("prepared"): the step
- * then only has to say that it begins, which survives a crash of the process without one.
+ * then waits for nothing.
  */
 import { join } from 'node:path'
 import type { Clock } from '../clock.js'
@@ -143,10 +143,15 @@ export class Journal {
     const prepared = this.#prepared.get(action)
     this.#prepared.delete(action)
     const id = prepared?.id ?? this.#newId()
+    const late: unknown[] = []
     return {
+      late,
       intend: async (paths, durable) => {
-        const sync = durable && !paths.every((path) => prepared?.paths.has(path))
-        await this.#append({ kind: 'intent', id, action, emergency, paths }, sync)
+        const known = prepared !== undefined && paths.every((path) => prepared.paths.has(path))
+        const written = this.#append({ kind: 'intent', id, action, emergency, paths }, durable && !known)
+        // These paths are on disk already: an action need not wait for the line that says that it begins.
+        if (known) written.catch((error: unknown) => late.push(error))
+        else await written
       },
       conclude: (outcome) => this.#conclude(id, action, outcome),
     }
@@ -183,6 +188,8 @@ type Counts = Omit<Concluded, 'kind' | 'id' | 'timeMs' | 'action'>
 
 /** The lines of one plan. */
 export interface PlanRecord {
+  /** Lines that failed after nobody waited for them. */
+  readonly late: readonly unknown[]
   /**
    * @param durable on disk before it resolves
    * @throws BtrmindError BTRMIND_ERR_STATE, `cause.code` is the errno name

@@ -51,9 +51,10 @@ export class TempActor implements Actor {
 
   facts({ emergency }: FactsRequest) {
     if (!this.#scan.looked) return undefined
+    if (this.#old(emergency, 1).length > 0) return { items: 1, nothing: '' }
     const age = formatAge(this.#ageMs(emergency))
     const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${age}`
-    return { items: this.#old(emergency, 1).length, nothing: nothing + unseen(this.#scan) }
+    return { items: 0, nothing: nothing + unseen(this.#scan) }
   }
 
   async refresh(signal: AbortSignal | undefined): Promise<string[]> {

@@ -1,7 +1,7 @@
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Executor } from '../../src/actions/executor.js'
 import { Journal, type JournalRecord } from '../../src/actions/journal.js'
 import { SimulatedClock } from '../../src/simulator/index.js'
@@ -93,6 +93,7 @@ describe('Journal', () => {
     await second.prepare('temp', prepared.paths)
     const record = second.begin('temp', true)
     await record.intend(['/v/tmp/b'], true)
+    await vi.waitFor(() => expect(lines().at(-1)).toMatchObject({ kind: 'intent', paths: ['/v/tmp/b'] })) // Nobody waits for it.
     const begun = readFileSync(path)
     await record.conclude({ done: 1, failed: 0 })
     await second.close()

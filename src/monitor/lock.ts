@@ -75,7 +75,9 @@ async function claimFor(uuid: string, path: string): Promise<void> {
     text = await readFile(file, 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw stateError('read', file, error)
-    await replaceFile(file, `${JSON.stringify({ uuid })}\n`).catch((cause: unknown) => {
+    await replaceFile(file, `${JSON.stringify({ uuid })}\n`).catch((cause: NodeJS.ErrnoException) => {
+      // A full volume may be the very one that is to be freed; the next start writes it.
+      if (cause.code === 'ENOSPC' || cause.code === 'EDQUOT') return
       throw stateError('write', file, cause)
     })
     return

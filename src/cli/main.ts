@@ -2,7 +2,7 @@
 /** `btrmind`. Exit codes: 0 done · 1 it failed (the error says why) · 2 bad arguments · 3 a critical alert stands. */
 import { readFileSync, realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { type Io, paint } from './output.js'
 
@@ -18,6 +18,11 @@ const number = (least: number, most: number) => (text: string) => {
     throw new InvalidArgumentError(`expected a number from ${least} to ${most}.`)
   return value
 }
+const whole = (least: number, most: number) => (text: string) => {
+  const value = number(least, most)(text)
+  if (!Number.isInteger(value)) throw new InvalidArgumentError('expected a whole number.')
+  return value
+}
 const list = (text: string, before: string[] | undefined) => [...(before ?? []), text]
 
 function program(io: Io, exit: (code: number) => void): Command {
@@ -25,7 +30,11 @@ function program(io: Io, exit: (code: number) => void): Command {
     .description('btrfs at ioctl speed, and a mind that keeps a volume from filling up')
     .version(version)
     .exitOverride()
-    .configureOutput({ writeOut: (text) => void io.stdout.write(text), writeErr: (text) => void io.stderr.write(text) })
+    .configureOutput({
+      writeOut: (text) => void io.stdout.write(text),
+      writeErr: (text) => void io.stderr.write(text),
+      outputError: () => {}, // main() has one form for all errors.
+    })
     .showSuggestionAfterError()
     .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
 
@@ -62,14 +71,16 @@ function program(io: Io, exit: (code: number) => void): Command {
     .option('--snapshots <dir>', 'a directory whose oldest snapshots may be deleted (repeatable)', list)
     .option('--inactive-days <n>', 'files untouched for so long may be compressed', number(0, 36_500), 30)
     .option('--temp-hours <n>', 'files in --temp untouched for so long may be deleted', number(0, 876_000), 240)
-    .option('--keep-snapshots <n>', 'never fewer snapshots than this in a --snapshots directory', number(0, 1e6), 3)
+    .option('--keep-snapshots <n>', 'never fewer snapshots than this in a --snapshots directory', whole(1, 1e6), 3)
     .option('--dry-run', 'say what would be done and do nothing (the default)')
-    .option('--apply', 'really do it')
+    .addOption(new Option('--apply', 'really do it').conflicts('dryRun'))
     .option('--once', 'one step, then exit')
     .option('--interval <seconds>', 'time between samples', number(0.05, 86_400), 60)
     .option('--state-dir <dir>', 'history, journal and model are kept here; without it they live in memory')
-    .option('--policy <name>', 'dqn (learns, behind the safety rules) or rules', 'dqn')
-    .option('--seed <n>', 'seed of the network and its exploration', number(0, 2 ** 32 - 1), 1)
+    .addOption(
+      new Option('--policy <name>', 'dqn learns, behind the safety rules').choices(['dqn', 'rules']).default('dqn'),
+    )
+    .option('--seed <n>', 'seed of the network and its exploration', whole(0, 2 ** 32 - 1), 1)
     .option('--json', 'JSON lines, one a step')
     .action(async (options) => {
       const { critical } = await (await import('./run.js')).run(io, options)
@@ -88,14 +99,28 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     }).parseAsync([...argv], { from: 'user' })
     return code
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage
     if (io.signal.aborted && error === io.signal.reason) return EXIT.done
-    const known = error instanceof BtrfsError || error instanceof BtrmindError
-    const text = known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    // Help was shown, because it was asked for or because nothing was.
+    if (error instanceof CommanderError && /help|version/.test(error.code)) {
+      return error.exitCode === 0 ? EXIT.done : EXIT.usage
+    }
+    const known = error instanceof CommanderError ? asOurs(error) : error
+    const ours = known instanceof BtrfsError || known instanceof BtrmindError
+    const text = ours ? known.message : known instanceof Error ? (known.stack ?? known.message) : String(known)
     io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', 'btrmind:')} ${text}\n`)
-    const bad = error instanceof BtrmindError && /_(ARGUMENT|OPTION)$/.test(error.code)
+    const bad = known instanceof BtrmindError && /_(ARGUMENT|OPTION)$/.test(known.code)
     return bad ? EXIT.usage : EXIT.failed
   }
+}
+
+/** What commander says, in one line, with a code and a hint as everything else. */
+function asOurs({ code, message }: CommanderError): BtrmindError {
+  const [, what = message, suggestion] = /^(?:error: )?([\s\S]*?)\.?(?:\s*\((Did you mean .*)\))?$/.exec(message) ?? []
+  const unknown = code === 'commander.unknownOption' || code === 'commander.unknownCommand'
+  const text = what.replace('is invalid. e', 'is invalid: e')
+  return new BtrmindError(unknown ? 'BTRMIND_ERR_OPTION' : 'BTRMIND_ERR_ARGUMENT', text, {
+    hint: suggestion === undefined ? 'see --help' : `d${suggestion.slice(1)}`,
+  })
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

@@ -1,7 +1,5 @@
 import { resolve } from 'node:path'
-import * as v from 'valibot'
 import { openFilesystem } from '../btrfs/filesystem.js'
-import { check } from '../errors.js'
 import { Btrmind, type Step } from '../loop.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { DqnPolicy } from '../policies/dqn.js'
@@ -16,20 +14,18 @@ export interface RunOptions {
   readonly inactiveDays: number
   readonly tempHours: number
   readonly keepSnapshots: number
-  readonly dryRun?: boolean
   readonly apply?: boolean
   readonly once?: boolean
   readonly interval: number
   readonly stateDir?: string
-  readonly policy: string
+  readonly policy: 'dqn' | 'rules'
   readonly seed: number
   readonly json?: boolean
 }
 
 /** @returns whether a critical alert stands at the end */
 export async function run(io: Io, options: RunOptions): Promise<{ critical: boolean }> {
-  const policies = { dqn: () => new DqnPolicy({ seed: options.seed }), rules: () => new RulePolicy() }
-  const policy = policies[check('--policy', v.picklist(['dqn', 'rules']), options.policy)]()
+  const policy = options.policy === 'rules' ? new RulePolicy() : new DqnPolicy({ seed: options.seed })
   const { path, temp = [], snapshots = [], apply = false, json = false, once = false } = options
 
   await using filesystem = await openFilesystem(path, { signal: io.signal })

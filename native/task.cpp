@@ -112,8 +112,9 @@ class QuickLane {
         threads_++;
       } catch (const Failure&) {
         if (threads_ == 0) {  // else the ones there will come to it
-          release(ready_.back()->volume);
+          JobPtr refused = std::move(ready_.back());
           ready_.pop_back();
+          release(refused->volume);
           throw;
         }
       }

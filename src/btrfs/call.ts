@@ -38,10 +38,10 @@ export async function call<T>(
   const ticket = signal === undefined && timeoutMs === undefined ? 0 : nextTicket()
   let timedOut = false
   let timer: NodeJS.Timeout | undefined
-  const onAbort = () => native.cancel(ticket)
+  const onAbort = signal && (() => native.cancel(ticket))
   try {
     const pending = start(ticket)
-    if (signal !== undefined) {
+    if (signal && onAbort) {
       setMaxListeners(0, signal) // one signal for many calls is no leak
       signal.addEventListener('abort', onAbort, { once: true })
     }
@@ -62,6 +62,6 @@ export async function call<T>(
     throw new BtrfsError(operation, error, context)
   } finally {
     clearTimeout(timer)
-    signal?.removeEventListener('abort', onAbort)
+    if (onAbort) signal?.removeEventListener('abort', onAbort)
   }
 }

@@ -177,8 +177,8 @@ export interface Allocation {
   readonly worstRatio: number | undefined
 }
 
-const isParity = (space: Space) => COPIES[space.profile] === 0
-const isOf = (space: Space) => (chunks: DeviceChunks) => chunks.type === space.type && chunks.profile === space.profile
+const hasParity = (row: { readonly profile: Profile }) => COPIES[row.profile] === 0
+type ParityBytes = Pick<DeviceChunks, 'type' | 'profile' | 'bytes'>
 
 /**
  * Raw bytes of each type.
@@ -193,19 +193,17 @@ export function allocation(reading: Pick<Reading, 'spaces' | 'devices' | 'chunks
   let worstRatio: number | undefined = 1
   for (const space of spaces) worstRatio = Math.max(worstRatio, COPIES[space.profile])
   let known = true
-  let parityBytes = (_: Space): number[] => []
-  const parity = spaces.filter(isParity)
-  if (parity.length > 0 && chunks !== undefined) {
-    parityBytes = (space) => chunks.filter(isOf(space)).map((row) => row.bytes)
-    for (const space of parity) {
-      for (const { stripes } of chunks.filter(isOf(space)))
-        worstRatio = Math.max(worstRatio, stripes / (stripes - parityOf(space.profile)))
-    }
-  } else if (parity.length > 0) {
+  let parityBytes: readonly ParityBytes[] = []
+  const [parity, another] = spaces.filter(hasParity)
+  if (parity !== undefined && chunks !== undefined) {
+    const rows = chunks.filter(hasParity)
+    for (const row of rows) worstRatio = Math.max(worstRatio, row.stripes / (row.stripes - parityOf(row.profile)))
+    parityBytes = rows
+  } else if (parity !== undefined) {
     const copied = sum(spaces, (space) => COPIES[space.profile] * space.totalBytes)
-    const rest = sum(devices, (device) => device.allocatedBytes) - copied
-    known = parity.length === 1 && rest > parity[0]!.totalBytes
-    parityBytes = () => [rest]
+    const bytes = sum(devices, (device) => device.allocatedBytes) - copied
+    known = another === undefined && bytes > parity.totalBytes
+    parityBytes = [{ type: parity.type, profile: parity.profile, bytes }]
     worstRatio = undefined
   }
   const data = totalsOf('data', spaces, parityBytes)
@@ -225,7 +223,7 @@ export function allocation(reading: Pick<Reading, 'spaces' | 'devices' | 'chunks
   }
 }
 
-function totalsOf(kind: Kind, spaces: readonly Space[], parityBytes: (space: Space) => number[]): Totals {
+function totalsOf(kind: Kind, spaces: readonly Space[], parityBytes: readonly ParityBytes[]): Totals {
   let [total, used, rawTotal, rawUsed] = [0, 0, 0, 0]
   for (const space of spaces) {
     if ((space.type === 'data+metadata' ? 'data' : space.type) !== kind) continue
@@ -233,8 +231,8 @@ function totalsOf(kind: Kind, spaces: readonly Space[], parityBytes: (space: Spa
     used += space.usedBytes
     rawTotal += COPIES[space.profile] * space.totalBytes
     rawUsed += COPIES[space.profile] * space.usedBytes
-    if (!isParity(space)) continue
-    for (const bytes of parityBytes(space)) {
+    for (const { type, profile, bytes } of parityBytes) {
+      if (type !== space.type || profile !== space.profile) continue
       rawTotal += bytes
       rawUsed = Math.trunc(rawUsed + bytes * (space.usedBytes / space.totalBytes))
     }

@@ -142,21 +142,26 @@ void readDevices(int fd, Reading& out) {
   if (out.devices.size() < out.info.num_devices) add(0);
 }
 
-// On the only device lies all there is; the kernel need not be asked, nor permit it.
-void chunksOfOnlyDevice(Reading& out) {
+// On the only device lies all there is; the kernel need not be asked, nor permit it. False where a seed's block groups
+// are among them, since these lie elsewhere.
+bool chunksOfOnlyDevice(Reading& out) {
+  if (out.info.num_devices != 1 || out.devices.size() != 1) return false;
+  const btrfs_ioctl_dev_info_args& device = out.devices[0].info;
+  uint64_t total = 0;
   for (const Space& space : out.spaces) {
     uint16_t copies = space.flags & BTRFS_BLOCK_GROUP_DUP ? 2 : 1;
-    out.chunks.push_back({space.flags, out.devices[0].info.devid, copies, copies * space.total});
+    out.chunks.push_back({space.flags, device.devid, copies, copies * space.total});
+    total += copies * space.total;
   }
+  if (total == device.bytes_used) return true;
+  out.chunks.clear();
+  return false;
 }
 
 void readChunks(Handle& handle, Reading& out) {
-  if (out.info.num_devices == 1 && out.devices.size() == 1) {
-    chunksOfOnlyDevice(out);
-    out.have |= kChunks;
-  } else {
-    out.record("chunks", kChunks, handle.chunks.read(handle.fd(), out.info.generation, out.chunks));
-  }
+  int returned = 0;
+  if (!chunksOfOnlyDevice(out)) returned = handle.chunks.read(handle.fd(), out.info.generation, out.chunks);
+  out.record("chunks", kChunks, returned);
 }
 
 // What is promised to dirty pages, and what is being written. Data moves from the one to the other and on to what

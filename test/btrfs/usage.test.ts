@@ -129,6 +129,24 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
     await progs.compare()
   })
 
+  it('on a seed: block groups of a device that is not the volume’s', async () => {
+    using volume = makeVolume({ devicesMiB: [512, 512], data: 'single', metadata: 'raid1' })
+    const [seed, sprout] = volume.loops as [string, string]
+    run('umount', volume.path)
+    run('mkfs.btrfs', '-q', '-f', seed)
+    run('mount', seed, volume.path)
+    write(join(volume.path, 'old'), 20 * MIB)
+    run('umount', volume.path)
+    run('btrfstune', '-S', '1', seed)
+    run('mount', seed, volume.path)
+    run('btrfs', 'device', 'add', '-f', sprout, volume.path)
+    run('mount', '-o', 'remount,rw', volume.path)
+    await using progs = await against(volume.path)
+    write(join(volume.path, 'new'), 20 * MIB)
+    const { devices } = await progs.compare()
+    expect(devices.map((device) => device.path)).toEqual([sprout])
+  })
+
   it('with slack: a filesystem smaller than its device', async () => {
     using volume = makeVolume({ devicesMiB: [512] })
     await using progs = await against(volume.path)

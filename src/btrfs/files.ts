@@ -123,7 +123,7 @@ export async function compressFile(
  * evenly spaced, and counts what LZO1X would write for each sector, without writing it. pread · read permission,
  * and to be the file's owner or root, so that the access time stays · quick (up to 2 MiB read).
  *
- * Multiply the file's `diskBytes` by 1 − ratio for the bytes to be gained. For zlib and zstd the ratio is an upper bound.
+ * Multiply the `diskBytes` of `fileExtents` by 1 − ratio for the bytes to be gained. For zlib and zstd the ratio is an upper bound.
  * Measured on 15 files of 0.1–100 MB (source, programs, logs, CSV, archives, noise): off by 0.001 at the median, by
  * 0.022 at most (60 MB of shared libraries); a sparse file of 8 GiB was off by 0.033.
  * @throws as `fileExtents`

@@ -181,7 +181,7 @@ export interface FileBatch {
   readonly length: number
   readonly inode: Float64Array
   readonly sizeBytes: Float64Array
-  /** st_blocks × 512: what it takes on the volume, after compression. */
+  /** st_blocks × 512: without holes, but before compression (btrfs counts so); FileExtents has what is on disk. */
   readonly diskBytes: Float64Array
   readonly atimeMs: Float64Array
   readonly mtimeMs: Float64Array
@@ -342,7 +342,7 @@ export interface Filesystem extends AsyncDisposable {
   fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome>
   /** Rewrites a file's data compressed, in slices, without changing its content, size or mtime. */
   compressFile(root: string, file: FileRef, options?: CompressOptions): Promise<Compressed>
-  /** What `compressFile` with lzo would leave of the file's `diskBytes`, from a bounded sample. */
+  /** What `compressFile` with lzo would leave of a file's space on disk, from a bounded sample. */
   estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome>
 
   balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress>

@@ -1,0 +1,63 @@
+/** What TypeScript never passes, passed to the addon: a TypeError or a failure each time, never an abort. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type NativeFiles, type NativeHandle, native } from '../../src/native.js'
+import { cannotMount, makeVolume, type TestVolume } from '../helpers/volume.js'
+
+describe.skipIf(cannotMount)('native arguments', () => {
+  let volume: TestVolume
+  let handle: NativeHandle
+  beforeAll(async () => {
+    volume = makeVolume()
+    handle = (await native.open(0, volume.path)).handle
+  })
+  afterAll(() => {
+    if (handle !== undefined) native.close(handle)
+    volume?.[Symbol.dispose]()
+  })
+  const none: NativeFiles = [new Uint8Array(), new Uint32Array(), new Float64Array()]
+  const one = (path = 'f', end = path.length, identity = [1, 2, 3, 4]): NativeFiles => [
+    Buffer.from(path),
+    new Uint32Array([end]),
+    new Float64Array(identity),
+  ]
+
+  it('files: columns of the wrong type, length, order or range', async () => {
+    const remove = (files: unknown) => native.removeFiles(0, handle, volume.path, ...(files as NativeFiles))
+    for (const files of [
+      [],
+      [1, 2, 3],
+      [new Uint8Array(), new Uint32Array(), new Float32Array()],
+      [new Uint8Array(), new Uint32Array(1), new Float64Array(3)],
+      one('f', 2),
+      [Buffer.from('abc'), new Uint32Array([2, 1]), new Float64Array(8)],
+      one('f', 1, [-1, 2, 3, 4]),
+      one('f', 1, [Number.NaN, 2, 3, 4]),
+      one('f', 1, [1, 2 ** 53, 3, 4]),
+    ])
+      expect(() => remove(files)).toThrow(TypeError)
+    expect(await remove(none)).toEqual({ codes: new Int32Array(), names: {} })
+    expect(await remove(one('a\0b'))).toEqual({ codes: new Int32Array([18]), names: { 18: 'EXDEV' } })
+    for (const call of ['fileExtents', 'estimateCompressedRatio'] as const) {
+      await expect(native[call](0, handle, volume.path, ...none)).rejects.toMatchObject({ code: 'EINVAL' })
+      expect(() => native[call](0, {} as never, volume.path, ...none)).toThrow(TypeError)
+    }
+    await expect(native.compressFile(0, handle, volume.path, ...none, 2)).rejects.toMatchObject({ code: 'EINVAL' })
+    expect(() => native.compressFile(0, handle, volume.path, ...one(), 'lzo' as never)).toThrow(TypeError)
+  })
+
+  it('walks and balances: foreign, closed and busy objects', async () => {
+    expect(() => native.walkNext(0, handle, {} as never, 1)).toThrow(TypeError)
+    expect(() => native.walkNext(0, handle, handle as never, 1)).toThrow(TypeError)
+    const walk = await native.walkOpen(0, handle, volume.path)
+    const under = native.walkNext(0, handle, walk, 1)
+    await expect(async () => native.walkNext(0, handle, walk, 1)).rejects.toMatchObject({ code: 'EBUSY' })
+    expect(await under).toMatchObject({ done: true })
+    expect(() => native.balance(0, handle, walk as never)).toThrow(TypeError)
+    native.walkClose(walk)
+    native.walkClose(walk)
+    await expect(async () => native.walkNext(0, handle, walk, 1)).rejects.toMatchObject({ code: 'EBADF' })
+    for (const filters of [1, {}, new Float64Array(3), new Float32Array(2)])
+      expect(() => native.balancePrepare(filters as never)).toThrow(TypeError)
+    await expect(native.walkOpen(0, handle, '/proc')).rejects.toMatchObject({ code: 'EXDEV' })
+  })
+})

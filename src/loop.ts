@@ -83,7 +83,10 @@ export interface BtrmindOptions {
   /** Ends the iteration; a step under way is finished or cut short first. */
   readonly signal?: AbortSignal
   readonly clock?: Clock
-  /** Told of what went wrong beside the steps: a sample without an answer, damaged state that was set aside. */
+  /**
+   * Told of what went wrong beside the steps: a sample without an answer, damaged state that was set aside. Default:
+   * process.emitWarning.
+   */
   readonly onWarning?: (warning: Error) => void
 }
 
@@ -336,7 +339,8 @@ export class Btrmind implements AsyncIterable<Step> {
   }
 
   #warn(warning: unknown): void {
-    this.#options.onWarning?.(warning instanceof Error ? warning : new Error(String(warning)))
+    const { onWarning = (error: Error) => process.emitWarning(error) } = this.#options
+    onWarning(warning instanceof Error ? warning : new Error(String(warning)))
   }
 }
 

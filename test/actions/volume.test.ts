@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import {
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -122,9 +123,30 @@ describe.skipIf(cannotMount)('on a real volume', () => {
     renameSync(at('tmp'), at('moved'))
     symlinkSync('precious', at('tmp'))
     const outcome = await act(executor, 'temp')
-    expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'ELOOP' } })
-    expect(executor.plan('temp', await sampleOf({ fs, clock }))).toMatchObject({ code: 'fruitless' })
+    expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'BTRMIND_ERR_ROOT' } })
     expect(existsSync(at('precious', 'old')) && existsSync(at('moved', 'old'))).toBe(true)
+  })
+
+  it('a root whose parent was swapped is not followed', async () => {
+    await mount()
+    for (const parent of ['home', 'precious']) {
+      mkdirSync(at(parent, 'tmp'), { recursive: true })
+      writeFileSync(at(parent, 'tmp', 'old'), 'x')
+    }
+    clock.aheadMs = 11 * DAY_MS
+    for (const swap of [() => symlinkSync('precious', at('home')), () => renameSync(at('precious'), at('home'))]) {
+      clock.aheadMs += DAY_MS // What failed rests for a while.
+      const executor = await open({ temp: [at('home', 'tmp')] })
+      renameSync(at('home'), at('moved'))
+      swap()
+      // Looked at again through the swapped parent: the candidates are the bystander's now.
+      await executor.refresh()
+      const outcome = await act(executor, 'temp')
+      expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'BTRMIND_ERR_ROOT' } })
+      expect(existsSync(at('home', 'tmp', 'old')) && existsSync(at('moved', 'tmp', 'old'))).toBe(true)
+      rmSync(at('home'), { recursive: lstatSync(at('home')).isDirectory() })
+      renameSync(at('moved'), at('home'))
+    }
   })
 
   it('a symlink that the operator named is resolved once, and the state directory found behind one', async () => {

@@ -239,9 +239,13 @@ export class Btrmind implements AsyncIterable<Step> {
         reason: `${before.toFixed(1)} % used: temporary files go at once; ${outcome.explanation}`,
       }
       const helped = outcome.items.done > 0 || (dryRun && outcome.items.planned > 0)
-      if (!helped) alerts.push(warning('action', `the emergency deletion freed nothing: ${outcome.explanation}`))
-      // Then whatever else is left may help.
-      if (!helped) decision = undefined
+      if (!helped) {
+        const why = outcome.error?.message ?? outcome.items.failures[0]?.code ?? outcome.explanation
+        alerts.push(warning('action', `the emergency deletion freed nothing: ${why}`))
+        for (const text of outcome.warnings) alerts.push(warning('state', text))
+        // Then whatever else is left may help.
+        decision = undefined
+      }
     }
     let decidedMs = clock.elapsedMs()
     if (decision === undefined || outcome === undefined) {

@@ -82,13 +82,15 @@ export class DqnPolicy implements Policy {
       const why = choice.explored
         ? `explores (ε ${choice.epsilon.toFixed(3)})`
         : `highest Q of what is allowed: ${value}`
-      const reason = this.#learnError === undefined ? why : `${why}; did not learn: ${this.#learnError.message}`
+      const fallback = this.#learnError === undefined ? undefined : `did not learn: ${this.#learnError.message}`
+      const reason = fallback === undefined ? why : `${why}; ${fallback}`
       const { warmUpSteps } = this.#options
       if (this.dqn.steps < warmUpSteps) {
         const learned = `warm-up, ${this.dqn.steps} of ${warmUpSteps} steps learned`
-        return { ...rule, q, reason: `${rule.reason} (${learned}; the network would take ${action})` }
+        return { ...rule, q, fallback, reason: `${rule.reason} (${learned}; the network would take ${action})` }
       }
-      return this.#shield({ action, policy: this.name, reason, q, explored: choice.explored }, rule, context)
+      const proposed = { action, policy: this.name, reason, q, explored: choice.explored, fallback }
+      return this.#shield(proposed, rule, context)
     } catch (error) {
       this.#modelError = error as Error
       const fallback = `model error, the rules decide: ${(error as Error).message}`

@@ -22,7 +22,7 @@ export interface Decision {
   readonly explored?: boolean | undefined
   /** The network proposed something else, and the shield had the last word. */
   readonly shielded?: boolean | undefined
-  /** Why somebody else decided in the policy's place ("model error: …"); the loop raises it as a warning. */
+  /** What went wrong with the policy: why somebody else decided, or that it does not learn. Raised as a warning. */
   readonly fallback?: string | undefined
 }
 

@@ -241,7 +241,9 @@ describe('DqnPolicy', () => {
   it('a failure to learn is shown by the next decision', () => {
     const policy = new DqnPolicy({ warmUpSteps: 0, dqn: favouring('none') })
     policy.learn({ state, action: 'temp', reward: Number.NaN, nextState: state, nextVerdicts: ALL })
-    expect(policy.decide(at(50)).reason).toContain('; did not learn: ')
+    const decision = policy.decide(at(50))
+    expect(decision.reason).toContain('; did not learn: ')
+    expect(decision.fallback).toMatch(/^did not learn: /)
     expect(policy.modelError).toBeDefined()
     policy.learn({ state, action: 'temp', reward: 1, nextState: state, nextVerdicts: ALL })
     expect(policy.decide(at(50)).reason).toBe('highest Q of what is allowed: 1.000')

@@ -101,7 +101,6 @@ export const ERRORS = {
   BTRMIND_ERR_LOCKED: 'Another process uses this state directory.',
   BTRMIND_ERR_SAMPLE: 'The volume answered neither the full query nor statfs.',
   BTRMIND_ERR_ROOT: 'A directory was named that the action must not be let loose on; the message says why.',
-  BTRMIND_ERR_OUTSIDE_ROOT: 'A path leads out of the roots that were named.',
   BTRMIND_ERR_GUARD: 'The safety guard refused the action.',
   BTRMIND_ERR_MODEL: 'The model gave no usable answer (wrong shape, not a number).',
 } as const

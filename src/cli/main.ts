@@ -76,7 +76,11 @@ function program(io: Io, exit: (code: number) => void): Command {
     .addOption(new Option('--apply', 'really do it').conflicts('dryRun'))
     .option('--once', 'one step, then exit')
     .option('--interval <seconds>', 'time between samples', number(0.05, 86_400), 60)
-    .option('--state-dir <dir>', 'history, journal and model are kept here; without it they live in memory')
+    .option(
+      '--state-dir <dir>',
+      'history, journal and model are kept here. Without it a dry run keeps nothing; --apply takes $STATE_DIRECTORY, ' +
+        'else /var/lib/btrmind/<uuid> as root, else $XDG_STATE_HOME or ~/.local/state, below it btrmind/<uuid>',
+    )
     .addOption(
       new Option('--policy <name>', 'dqn learns, behind the safety rules').choices(['dqn', 'rules']).default('dqn'),
     )

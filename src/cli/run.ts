@@ -6,6 +6,7 @@ import { DqnPolicy } from '../policies/dqn.js'
 import { RulePolicy } from '../policies/rules.js'
 import { formatBytes } from '../units.js'
 import { type Io, paint } from './output.js'
+import { defaultStateDir } from './state.js'
 
 export interface RunOptions {
   readonly path: string
@@ -29,6 +30,7 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
   const { path, temp = [], snapshots = [], apply = false, json = false, once = false } = options
 
   await using filesystem = await openFilesystem(path, { signal: io.signal })
+  const stateDir = options.stateDir ?? (apply ? defaultStateDir(filesystem.uuid) : undefined)
   const warn = (text: string) =>
     io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'yellow', 'warning:')} ${text}\n`)
   const mind = new Btrmind({
@@ -42,11 +44,11 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
     },
     dryRun: !apply,
     intervalMs: options.interval * 1000,
-    ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
+    ...(stateDir === undefined ? {} : { stateDir }),
     signal: io.signal,
     onWarning: (warning) => warn(warning.message),
   })
-  if (!json) io.stdout.write(heading(io, options))
+  if (!json) io.stdout.write(heading(io, options, stateDir))
   let critical = false
   for await (const step of mind) {
     critical = step.decision.emergency
@@ -62,7 +64,7 @@ function replacer(_key: string, value: unknown): unknown {
   return value instanceof Error ? value.message : value
 }
 
-function heading(io: Io, { path, temp, snapshots, apply, interval }: RunOptions): string {
+function heading(io: Io, { path, temp, snapshots, apply, interval }: RunOptions, stateDir: string | undefined): string {
   const mode = apply ? paint(io, 'red', 'really acts (--apply)') : paint(io, 'green', 'dry run: changes nothing')
   const list = (paths: string[] | undefined, none: string) => paths?.map((p) => resolve(p)).join(', ') ?? none
   return [
@@ -70,6 +72,7 @@ function heading(io: Io, { path, temp, snapshots, apply, interval }: RunOptions)
     `  temporary files below  ${list(temp, 'nothing (--temp)')}`,
     `  snapshots directly in  ${list(snapshots, 'nothing (--snapshots)')}`,
     `  inactive files below   ${resolve(path)}`,
+    `  state and journal in   ${stateDir === undefined ? 'memory (--state-dir)' : resolve(stateDir)}`,
     '',
   ].join('\n')
 }

@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
+  chownSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -14,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Step } from '../../src/loop.js'
 import { lockStateDirectory } from '../../src/monitor/lock.js'
 import { MIB } from '../../src/units.js'
@@ -41,6 +43,9 @@ describe.skipIf(cannotMount)('btrmind run', () => {
     vi.stubEnv('FORCE_COLOR', '0')
     directory = mkdtempSync(join(tmpdir(), 'btrmind-run-'))
     stateDir = join(directory, 'state')
+    // Nothing is written outside, whatever a test forgets to say.
+    vi.stubEnv('STATE_DIRECTORY', join(directory, 'service'))
+    vi.stubEnv('HOME', directory)
     const names = Array.from({ length: 32 }, (_, i) => `f${i}`)
     for (const name of readdirSync(at('tmp'))) if (!names.includes(name)) rmSync(at('tmp', name))
     const missing = names.filter((name) => !existsSync(at('tmp', name)))
@@ -87,6 +92,59 @@ describe.skipIf(cannotMount)('btrmind run', () => {
       record: { kind: 'outcome', action: 'temp', done: 32, freedBytes: 128 * MIB },
     })
     await isFree()
+  })
+
+  it('--apply keeps its journal without being asked, and says where; a dry run keeps nothing', async () => {
+    const argv = ['run', '--path', volume.path, '--temp', at('tmp'), '--temp-hours', '0', '--once', '--policy', 'rules']
+    const dry = await btrmind(argv)
+    expect(dry.out).toContain('  state and journal in   memory (--state-dir)\n')
+    expect(readdirSync(directory)).toEqual([])
+    const ran = await btrmind([...argv, '--apply'])
+    expect([ran.code, ran.err]).toEqual([0, ''])
+    expect(ran.out).toContain(`  state and journal in   ${join(directory, 'service')}\n`)
+    const journal = jsonLines(readFileSync(join(directory, 'service/journal.jsonl'), 'utf8'))
+    expect(journal.at(-1)).toMatchObject({ record: { kind: 'outcome', action: 'temp', done: 32 } })
+  })
+
+  it('--apply as nobody keeps its journal below XDG_STATE_HOME', async () => {
+    for (const path of [directory, volume.directory]) chmodSync(path, 0o755)
+    for (const path of [directory, at('tmp')]) chownSync(path, 65_534, 65_534)
+    for (const name of readdirSync(at('tmp'))) chownSync(at('tmp', name), 65_534, 65_534)
+    vi.stubEnv('STATE_DIRECTORY', undefined)
+    vi.stubEnv('XDG_STATE_HOME', directory)
+    try {
+      const argv = ['--path', volume.path, '--temp', at('tmp'), '--temp-hours', '0', '--once', '--policy', 'rules']
+      const { status, stdout, stderr } = asNobody('run', '--apply', ...argv)
+      expect(status, stderr).toBe(0)
+      await using fs = await openFilesystem(volume.path)
+      const kept = join(directory, 'btrmind', fs.uuid)
+      expect(stdout).toContain(`  state and journal in   ${kept}\n`)
+      const journal = jsonLines(readFileSync(join(kept, 'journal.jsonl'), 'utf8'))
+      expect(journal.at(-1)).toMatchObject({ record: { kind: 'outcome', action: 'temp', done: 32 } })
+    } finally {
+      chownSync(at('tmp'), 0, 0)
+    }
+  })
+
+  it('--apply touches nothing where its journal cannot be made', async () => {
+    const before = files()
+    const argv = ['run', '--path', volume.path, '--temp', at('tmp'), '--temp-hours', '0', '--once', '--apply']
+    writeFileSync(join(directory, 'service'), 'a file')
+    const { code, err } = await btrmind(argv)
+    expect([code, err]).toEqual([
+      1,
+      `btrmind: BTRMIND_ERR_STATE: cannot make the state directory '${join(directory, 'service')}': ENOTDIR; a directory is needed\n`,
+    ])
+    expect(files()).toEqual(before)
+    vi.stubEnv('STATE_DIRECTORY', undefined)
+    vi.stubEnv('XDG_STATE_HOME', '/proc')
+    chmodSync(volume.directory, 0o755)
+    const nobody = asNobody(...argv)
+    expect(nobody.stderr).toMatch(
+      /^btrmind: BTRMIND_ERR_STATE: cannot make the state directory '\/proc\/btrmind\/.*\n$/,
+    )
+    expect(nobody.status).toBe(1)
+    expect(files()).toEqual(before)
   })
 
   it('--json: a line for each step, until Ctrl-C', async () => {

@@ -1,5 +1,5 @@
 /** The loop on a real volume: what goes, what stays, and a volume that is really full. */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -9,7 +9,7 @@ import { lockStateDirectory } from '../src/monitor/lock.js'
 import { RulePolicy } from '../src/policies/rules.js'
 import { MIB } from '../src/units.js'
 import { AheadClock } from './actions/bench.js'
-import { cannotMount, makeVolume, type TestVolume } from './helpers/volume.js'
+import { cannotMount, makeVolume, run, type TestVolume } from './helpers/volume.js'
 
 describe.skipIf(cannotMount)('the loop on a real volume', () => {
   let volume: TestVolume
@@ -91,6 +91,49 @@ describe.skipIf(cannotMount)('the loop on a real volume', () => {
     ])
     expect(steps[1]!.sample.liveUsedPercent).toBeLessThan(95)
     expect(warnings).toEqual([])
+  })
+
+  describe('a journal on another disk, which is full', () => {
+    beforeEach(async () => {
+      run('mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', stateDir)
+      await take(1, { stateDir, dryRun: true })
+      try {
+        for (;;) appendFileSync(join(stateDir, 'filler'), Buffer.alloc(4096))
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'ENOSPC' })
+      }
+      warnings.splice(0)
+    })
+    afterEach(() => run('umount', stateDir))
+    const unwritten = /BTRMIND_ERR_STATE: '.*\/journal\.jsonl': ENOSPC/
+
+    it('what cannot be put on record is not deleted, and somebody is told', async () => {
+      for (let i = 0; i < 32; i++) writeFileSync(at('tmp', `f${i}`), Buffer.alloc(4 * MIB, i + 1))
+      await fs.sync()
+      const [step] = await take(1, { stateDir, actions: { tempAgeHours: 0 } })
+      expect(step!.outcome).toMatchObject({ action: 'temp', emergency: false, items: { planned: 32, done: 0 } })
+      expect(step!.outcome.error?.message).toMatch(unwritten)
+      expect(step!.alerts).toContainEqual({
+        level: 'warning',
+        code: 'action',
+        message: expect.stringMatching(unwritten),
+      })
+      expect(readdirSync(at('tmp'))).toHaveLength(32)
+    })
+
+    it('an emergency deletes nevertheless, and somebody is told', async () => {
+      await fill()
+      const files = readdirSync(at('tmp')).length
+      const [step] = await take(1, { stateDir })
+      expect(step!.outcome).toMatchObject({ action: 'temp', emergency: true, error: undefined })
+      expect(step!.outcome.items.done).toBeGreaterThan(0)
+      expect(readdirSync(at('tmp'))).toHaveLength(files - step!.outcome.items.done)
+      expect(step!.alerts).toContainEqual({
+        level: 'warning',
+        code: 'state',
+        message: expect.stringMatching(unwritten),
+      })
+    })
   })
 
   it.each(['before', 'after'])('full, with a state directory on it made %s: acts nevertheless', async (when) => {

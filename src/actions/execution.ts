@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js'
 import { BtrmindError } from '../errors.js'
-import { type Concluded, isOutOfSpace, type PlanRecord } from './journal.js'
+import type { Concluded, PlanRecord } from './journal.js'
 import type { FailedItem, Plan, Run } from './plan.js'
 
 const SHOWN_FAILURES = 20
@@ -37,8 +37,8 @@ export class Execution implements Run {
       const durable = action === 'temp' || action === 'snapshots'
       await this.record.intend(paths, durable)
     } catch (error) {
-      // On a full disk freeing space comes first; else nothing is done that is not on record.
-      if (!isOutOfSpace(error) && !emergency) throw error
+      // What is not on record is not done. But on a volume that is full the journal's disk is probably that very one.
+      if (!(emergency && action === 'temp')) throw error
       this.#warn(error)
     }
     this.journalMs += this.clock.elapsedMs() - startMs

@@ -7,7 +7,6 @@
  */
 import { join } from 'node:path'
 import type { Clock } from '../clock.js'
-import { BtrmindError } from '../errors.js'
 import { type JsonLines, openJsonLines } from '../jsonl.js'
 import { ACTIONS, type ActionName } from './table.js'
 
@@ -201,11 +200,4 @@ export interface PlanRecord {
 
 function isSame(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
   return a.size === b.size && [...a].every((path) => b.has(path))
-}
-
-/** Was it for want of space that the journal could not be written? Then freeing some comes first. */
-export function isOutOfSpace(error: unknown): boolean {
-  if (!(error instanceof BtrmindError)) return false
-  const code = (error.cause as { code?: unknown } | undefined)?.code
-  return code === 'ENOSPC' || code === 'EDQUOT'
 }

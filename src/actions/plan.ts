@@ -64,7 +64,7 @@ export interface Outcome {
   readonly refusal?: Refusal | undefined
   /** What ended it early. */
   readonly error?: Error | undefined
-  /** What went wrong beside it: a journal on a full disk. */
+  /** What went wrong beside it: an outcome that the journal could not take, an emergency off the record. */
   readonly warnings: readonly string[]
   /** The clock's elapsedMs() just before the first call that changes the volume; undefined when there was none. */
   readonly firstActMs: number | undefined

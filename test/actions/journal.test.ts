@@ -164,6 +164,21 @@ describe('the executor and its journal', () => {
     expect(Object.keys(await listing(bench.fs, `${bench.root}/tmp`))).toHaveLength(100)
   })
 
+  it('in an emergency neither, but for temporary files', async () => {
+    bench.makeDirectory('snapshots')
+    for (let i = 0; i < 2; i++) await bench.fs.snapshot(bench.root, `${bench.root}/snapshots/s${i}`, { readonly: true })
+    const snapshots = [`${bench.root}/snapshots`]
+    await using other = await Executor.open(bench.fs, { clock: bench.clock, stateDir, snapshots, keepSnapshots: 1 })
+    await other.refresh()
+    await other.close()
+    const sample = await sampleOf(bench)
+    const plan = other.plan('snapshots', sample, { emergency: true })
+    if (!plan.allowed) throw new Error(plan.reason)
+    const outcome = await other.execute(plan, { sample, dryRun: false })
+    expect(outcome).toMatchObject({ items: { planned: 1, done: 0 }, error: { code: 'BTRMIND_ERR_STATE' } })
+    expect((await bench.fs.subvolume(`${bench.root}/snapshots/s0`)).readonly).toBe(true)
+  })
+
   it('an emergency goes on without it, and says so', async () => {
     await executor.close()
     const sample = { ...(await sampleOf(bench)), liveUsedPercent: 99.5 }

@@ -22,14 +22,14 @@ Napi::Number number(Napi::Env env, uint64_t value, const char* what) {
 
 std::string uuidText(const uint8_t* bytes) {
   static const char digits[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(36);
+  char text[36];
+  char* to = text;
   for (int i = 0; i < 16; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += digits[bytes[i] >> 4];
-    text += digits[bytes[i] & 15];
+    if (i == 4 || i == 6 || i == 8 || i == 10) *to++ = '-';
+    *to++ = digits[bytes[i] >> 4];
+    *to++ = digits[bytes[i] & 15];
   }
-  return text;
+  return std::string(text, sizeof text);
 }
 
 bool uuidIsZero(const uint8_t* bytes) {

@@ -46,14 +46,15 @@ export type NativeFiles = readonly [paths: Uint8Array, ends: Uint32Array, identi
 
 /** Rows of subvolumes, as columns. */
 export interface NativeSubvolumes {
-  length: number
-  /** [length × 7]: id, parent id, generation, generation at creation, read-only, ctime and otime in milliseconds. */
+  /**
+   * [rows × 13]: id, parent id, directory's inode; generation now, at creation, of the last change, when sent, when
+   * received; read-only; created, changed, sent, received (ms).
+   */
   numbers: Float64Array
-  /** [length × 48]: uuid, parent's, received. */
+  /** [rows × 3 × 36] characters: uuid, parent's, received. */
   uuids: Uint8Array
-  /** UTF-8, one after the other. */
+  /** UTF-8, one after the other, and where each ends. */
   paths: Uint8Array
-  /** Where each path ends. */
   pathEnds: Uint32Array
 }
 

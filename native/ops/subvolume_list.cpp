@@ -11,6 +11,7 @@
 
 #include "../btrfs_compat.h"
 #include "../place.h"
+#include "../subvolume_tree.h"
 #include "../task.h"
 #include "btrfsutil_error.h"
 #include "ops.h"
@@ -19,24 +20,31 @@ namespace btrmind {
 
 namespace {
 
-using Info = struct btrfs_util_subvolume_info;
-
 constexpr uint64_t kRootIsReadonly = 1;  // on-disk root item flag (BTRFS_ROOT_SUBVOL_RDONLY)
 
-// One row: id, parent id, generation, generation at creation, flags, ctime, otime; three UUIDs; a path.
+// One row: kNumbers numbers, three UUIDs as text, a path. src/btrfs/subvolume-list.ts reads it.
 struct Rows {
+  static constexpr size_t kNumbers = 13;
   std::vector<double> numbers;
-  std::vector<uint8_t> uuids;
+  std::string uuids;
   std::string paths;
   std::vector<uint32_t> pathEnds;
 
-  void add(const Info& info, const std::string& path) {
-    for (double value : {exact(info.id, "subvolume id"), exact(info.parent_id, "parent id"),
-                         exact(info.generation, "generation"), exact(info.otransid, "generation at creation"),
-                         info.flags & kRootIsReadonly ? 1.0 : 0.0, milliseconds(info.ctime), milliseconds(info.otime)})
+  void reserve(size_t rows) {
+    numbers.reserve(rows * kNumbers);
+    uuids.reserve(rows * 3 * 36);
+    pathEnds.reserve(rows);
+  }
+
+  void add(const SubvolumeInfo& info, const std::string& path) {
+    for (double value :
+         {exact(info.id, "subvolume id"), exact(info.parent_id, "parent id"), exact(info.dir_id, "directory"),
+          exact(info.generation, "generation"), exact(info.otransid, "generation at creation"),
+          exact(info.ctransid, "generation of the last change"), exact(info.stransid, "generation when sent"),
+          exact(info.rtransid, "generation when received"), info.flags & kRootIsReadonly ? 1.0 : 0.0,
+          milliseconds(info.otime), milliseconds(info.ctime), milliseconds(info.stime), milliseconds(info.rtime)})
       numbers.push_back(value);
-    for (const uint8_t* uuid : {info.uuid, info.parent_uuid, info.received_uuid})
-      uuids.insert(uuids.end(), uuid, uuid + 16);
+    for (const uint8_t* uuid : {info.uuid, info.parent_uuid, info.received_uuid}) uuids += uuidText(uuid);
     paths += path;
     pathEnds.push_back(static_cast<uint32_t>(paths.size()));
   }
@@ -47,13 +55,16 @@ struct Rows {
   }
 };
 
+template <class Text>
+Napi::Uint8Array bytesOf(Napi::Env env, const Text& text) {
+  return copied<Napi::Uint8Array>(env, reinterpret_cast<const uint8_t*>(text.data()), text.size());
+}
+
 Napi::Value toJs(Napi::Env env, Rows& rows) {
   Napi::Object out = Napi::Object::New(env);
-  out.Set("length", static_cast<double>(rows.pathEnds.size()));
   out.Set("numbers", copied<Napi::Float64Array>(env, rows.numbers.data(), rows.numbers.size()));
-  out.Set("uuids", copied<Napi::Uint8Array>(env, rows.uuids.data(), rows.uuids.size()));
-  out.Set("paths",
-          copied<Napi::Uint8Array>(env, reinterpret_cast<const uint8_t*>(rows.paths.data()), rows.paths.size()));
+  out.Set("uuids", bytesOf(env, rows.uuids));
+  out.Set("paths", bytesOf(env, rows.paths));
   out.Set("pathEnds", copied<Napi::Uint32Array>(env, rows.pathEnds.data(), rows.pathEnds.size()));
   return out;
 }
@@ -104,16 +115,15 @@ Place locate(int fd) {
   return place;
 }
 
+// Without tree search: the library asks what GET_SUBVOL_ROOTREF and INO_LOOKUP_USER let the caller see.
 class Iterator {
  public:
-  Iterator(int fd, uint64_t top) {
-    checkedUtil(btrfs_util_create_subvolume_iterator_fd(fd, top, 0, &iterator_), nullptr);
-  }
+  explicit Iterator(int fd) { checkedUtil(btrfs_util_create_subvolume_iterator_fd(fd, 0, 0, &iterator_), nullptr); }
   ~Iterator() { btrfs_util_destroy_subvolume_iterator(iterator_); }
   Iterator(const Iterator&) = delete;
   Iterator& operator=(const Iterator&) = delete;
 
-  bool next(std::string& path, Info& info) {
+  bool next(std::string& path, SubvolumeInfo& info) {
     for (;;) {
       char* text = nullptr;
       btrfs_util_error error = btrfs_util_subvolume_iterator_next_info(iterator_, &text, &info);
@@ -138,14 +148,20 @@ Rows list(const HandlePtr& handle, const std::string& below, const Cancelled& ca
   if (!below.empty()) opened = openOnVolume(handle, below, O_DIRECTORY, "open the directory to list below");
   int fd = below.empty() ? handle->fd() : opened.get();
   Place place = locate(fd);
-  const bool privileged = place.root.get() < 0;
   const bool everything = below.empty();
-  // Without tree search: what lies below the subvolume, as far as the caller may look.
-  Iterator subvolumes(privileged ? fd : place.root.get(), !privileged ? 0 : everything ? 5 : place.id);
-  const std::string above = (privileged && everything) || place.subvolume.empty() ? "" : place.subvolume + "/";
   Rows rows;
+  if (place.root.get() < 0) {
+    std::vector<Subvolume> all = readSubvolumes(fd, cancelled);
+    rows.reserve(all.size());
+    for (const Subvolume& subvolume : all)
+      if (everything || isBeneath(subvolume.path, place.directory)) rows.add(subvolume.info, subvolume.path);
+    return rows;
+  }
+  // What lies below the subvolume, as far as the caller may look.
+  Iterator subvolumes(place.root.get());
+  const std::string above = place.subvolume.empty() ? "" : place.subvolume + "/";
   std::string path;
-  Info info;
+  SubvolumeInfo info;
   while (subvolumes.next(path, info)) {
     if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
     path = above + path;
@@ -164,12 +180,12 @@ Napi::Value listAll(const Args& args) {
 }
 
 // Of any directory in it, which the library's own needs privilege for.
-Info infoOf(int fd, const std::string& path) {
+SubvolumeInfo infoOf(int fd, const std::string& path) {
   btrfs_ioctl_get_subvol_info_args raw = {};
   // Linux 6.18 returns 1, a leftover of its own search, on success.
   int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_GET_SUBVOL_INFO), &raw);
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_GET_SUBVOL_INFO", "read the subvolume", path};
-  Info info = {};
+  SubvolumeInfo info = {};
   info.id = raw.treeid;
   info.parent_id = raw.parent_id;
   info.flags = raw.flags;
@@ -177,9 +193,15 @@ Info infoOf(int fd, const std::string& path) {
   memcpy(info.parent_uuid, raw.parent_uuid, sizeof info.parent_uuid);
   memcpy(info.received_uuid, raw.received_uuid, sizeof info.received_uuid);
   info.generation = raw.generation;
+  info.dir_id = raw.dirid;
+  info.ctransid = raw.ctransid;
   info.otransid = raw.otransid;
+  info.stransid = raw.stransid;
+  info.rtransid = raw.rtransid;
   info.ctime = {static_cast<time_t>(raw.ctime.sec), raw.ctime.nsec};
   info.otime = {static_cast<time_t>(raw.otime.sec), raw.otime.nsec};
+  info.stime = {static_cast<time_t>(raw.stime.sec), raw.stime.nsec};
+  info.rtime = {static_cast<time_t>(raw.rtime.sec), raw.rtime.nsec};
   return info;
 }
 

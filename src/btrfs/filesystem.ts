@@ -12,7 +12,8 @@ import { measure } from './measure.js'
 import { callOptions } from './options.js'
 import { resizeDevice } from './resize.js'
 import { statfs } from './statfs.js'
-import { createSubvolume, deleteSubvolume, snapshot, subvolume, subvolumes } from './subvolumes.js'
+import { subvolume, subvolumes } from './subvolume-list.js'
+import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
 import type {
   BalanceOptions,
   CompressOptions,

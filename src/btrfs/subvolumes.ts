@@ -1,10 +1,10 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BtrfsError, check } from '../errors.js'
-import { type NativeSubvolumes, native } from '../native.js'
+import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions, deleteOptions, listOptions, pathArgument, snapshotOptions } from './options.js'
-import type { DeleteOptions, SnapshotOptions, Subvolume, SubvolumeListOptions } from './types.js'
+import { callOptions, deleteOptions, pathArgument, snapshotOptions } from './options.js'
+import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 /**
@@ -91,69 +91,4 @@ async function freed(volume: Volume, id: number, path: string, start: number, op
     await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
   }
   await call((ticket) => native.sync(ticket, volume.handle))
-}
-
-/**
- * Lists subvolumes and snapshots, top-down; the top of the volume (id 5) is not among them. One hop for the whole list.
- * Tree search of the root tree · CAP_SYS_ADMIN for the whole volume. Without it: those beneath the subvolume that is
- * open (or that holds `below`) in directories that the caller may search.
- * @param options.below a directory: only subvolumes beneath it, at any depth and not itself. Absolute, or relative to
- *   the filesystem's path.
- * @throws BtrfsError ENOENT, ENOTDIR, EPERM; BtrmindError BTRMIND_ERR_WRONG_VOLUME
- * @example
- * for await (const { id, path } of fs.subvolumes()) console.log(id, path)
- */
-export async function* subvolumes(volume: Volume, options: SubvolumeListOptions = {}): AsyncGenerator<Subvolume> {
-  const { below, ...callWith } = check('subvolumes', listOptions, options)
-  const directory = below === undefined ? '' : volume.resolve(below)
-  const context = below === undefined ? {} : { path: directory }
-  const rows = await volume.call('subvolumes', context, callWith, (ticket) =>
-    native.subvolumes(ticket, volume.handle, directory),
-  )
-  for (let index = 0; index < rows.length; index++) yield row(rows, index)
-}
-
-/**
- * The subvolume that holds a file or directory. BTRFS_IOC_GET_SUBVOL_INFO · no privilege · quick.
- * @param path absolute, or relative to the filesystem's path; default: the filesystem's path itself
- * @throws BtrfsError ENOENT, EACCES; BtrmindError BTRMIND_ERR_WRONG_VOLUME
- * @example
- * const { uuid, readonly } = await fs.subvolume('projects')
- */
-export async function subvolume(volume: Volume, path = '.', options: CallOptions = {}): Promise<Subvolume> {
-  const target = volume.resolve(check('subvolume: path', pathArgument, path))
-  const callWith = check('subvolume', callOptions, options)
-  const rows = await volume.call('subvolume', { path: target }, callWith, (ticket) =>
-    native.subvolume(ticket, volume.handle, target),
-  )
-  return row(rows, 0)
-}
-
-const NUMBERS = 7
-const UUIDS = 3
-
-function row(rows: NativeSubvolumes, index: number): Subvolume {
-  const { numbers, uuids, paths, pathEnds } = rows
-  const at = (column: number) => numbers[index * NUMBERS + column] as number
-  const uuid = (column: number) => uuidText(Buffer.from(uuids.buffer, (index * UUIDS + column) * 16, 16))
-  return {
-    id: at(0),
-    path: Buffer.from(paths.buffer).toString('utf8', index === 0 ? 0 : pathEnds[index - 1], pathEnds[index]),
-    parentId: at(1) === 0 ? undefined : at(1),
-    uuid: uuid(0),
-    parentUuid: uuid(1),
-    receivedUuid: uuid(2),
-    generation: at(2),
-    originGeneration: at(3),
-    readonly: at(4) === 1,
-    createdAt: new Date(at(6)),
-    changedAt: new Date(at(5)),
-  }
-}
-
-/** All zeroes: none. */
-function uuidText(bytes: Buffer): string | undefined {
-  const hex = bytes.toString('hex')
-  if (/^0+$/.test(hex)) return undefined
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }

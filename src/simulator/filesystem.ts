@@ -276,10 +276,18 @@ export class SimulatedFilesystem implements Filesystem {
   }
 }
 
+const NOT_RECEIVED = {
+  receivedUuid: undefined,
+  sentGeneration: undefined,
+  receivedGeneration: undefined,
+  sentAt: undefined,
+  receivedAt: undefined,
+}
+
 function describe(record: SubvolumeRecord): Subvolume {
-  const { id, trail, parentId, uuid, parentUuid, generation, originGeneration, readonly } = record
+  const { id, trail, parentId, directoryInode, uuid, parentUuid, generation, originGeneration, readonly } = record
   const path = trail.map((name) => Buffer.from(name, 'latin1').toString()).join('/')
   const times = { createdAt: new Date(record.createdAtMs), changedAt: new Date(record.changedAtMs) }
-  const state = { generation, originGeneration, readonly, ...times }
-  return { id, path, parentId, uuid, parentUuid, receivedUuid: undefined, ...state }
+  const state = { generation, originGeneration, changedGeneration: generation, readonly, ...times }
+  return { id, path, parentId, directoryInode, uuid, parentUuid, ...state, ...NOT_RECEIVED }
 }

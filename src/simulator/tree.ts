@@ -69,6 +69,7 @@ export interface SubvolumeRecord {
   /** From the top of the volume, as keys. */
   readonly trail: readonly string[]
   readonly parentId: number | undefined
+  readonly directoryInode: number | undefined
   readonly uuid: string
   readonly parentUuid: string | undefined
   readonly readonly: boolean

@@ -288,19 +288,20 @@ export class SimulatedVolume {
     return this.nodes
   }
   #at(parent: Found) {
-    return { trail: [...parent.subvolume.trail, ...parent.trail], parentId: parent.subvolume.id }
+    const { subvolume, trail, directories } = parent
+    return { trail: [...subvolume.trail, ...trail], parentId: subvolume.id, directoryInode: directories.at(-1)!.inode }
   }
   #hang(parent: Found, { id }: SubvolumeRecord): Node {
     return { kind: 'subvolume', refs: 0, id, withinId: parent.subvolume.id }
   }
   #addSubvolume(
     record: Pick<SubvolumeRecord, 'trail' | 'root'> &
-      Partial<Pick<SubvolumeRecord, 'id' | 'parentId' | 'parentUuid' | 'readonly'>>,
+      Partial<Pick<SubvolumeRecord, 'id' | 'parentId' | 'directoryInode' | 'parentUuid' | 'readonly'>>,
   ): SubvolumeRecord {
     const now = this.clock.wallMs()
-    const { id = ++this.#lastId, parentId, parentUuid, readonly = false } = record
+    const { id = ++this.#lastId, parentId, directoryInode, parentUuid, readonly = false } = record
     const born = { originGeneration: this.generation, generation: this.generation, createdAtMs: now, changedAtMs: now }
-    const added = { ...record, id, parentId, parentUuid, readonly, uuid: this.#newUuid(), ...born }
+    const added = { ...record, id, parentId, directoryInode, parentUuid, readonly, uuid: this.#newUuid(), ...born }
     added.root.refs++
     this.space.growMetadata(16_384)
     this.subvolumes.set(id, added)

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, symlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -69,9 +69,10 @@ describe.skipIf(cannotMount)('subvolumes', () => {
     await fs.snapshot('a', at('dir/snap-ro'), { readonly: true })
     run('btrfs', 'subvolume', 'create', at('by-progs'))
     const listed = await collect(fs.subvolumes())
-    expect(listed.map(({ createdAt, changedAt, ...rest }) => rest).sort(byId)).toEqual(
-      reference(volume.path).sort(byId),
+    const columns = listed.map((row) =>
+      Object.fromEntries(Object.keys(reference(volume.path)[0]!).map((key) => [key, row[key as keyof Subvolume]])),
     )
+    expect(columns.sort(byId)).toEqual(reference(volume.path).sort(byId))
     expect(listed.map(({ path }) => path)).toContain('dir/deeper/ünï \\ cödé')
     expect(spawnSync('touch', [at('dir/snap-ro/x')]).stderr.toString()).toContain('Read-only file system')
     expect(spawnSync('touch', [at('snap-rw/x')]).status).toBe(0)
@@ -97,6 +98,91 @@ describe.skipIf(cannotMount)('subvolumes', () => {
     expect((await fs.subvolume('a/file')).path).toBe('a')
     expect((await fs.subvolume('dir/deeper')).path).toBe('')
     expect(await fs.subvolume()).toMatchObject({ id: 5, path: '', parentId: undefined, parentUuid: undefined })
+  })
+
+  it('says where a received one came from, as `btrfs subvolume show` does', async () => {
+    mkdirSync(at('received'))
+    await fs.snapshot('a', 'to-send', { readonly: true })
+    run('sh', '-c', `btrfs send -q ${at('to-send')} | btrfs receive -q ${at('received')}`)
+    const show = run('btrfs', 'subvolume', 'show', at('received/to-send'))
+    const field = (name: string) => new RegExp(`^\\s*${name}:\\s+(.*)$`, 'm').exec(show)?.[1]
+    const found = (await collect(fs.subvolumes({ below: 'received' })))[0]!
+    const source = await fs.subvolume('to-send')
+    expect(found).toMatchObject({
+      receivedUuid: source.uuid,
+      sentGeneration: Number(field('Send transid')),
+      receivedGeneration: Number(field('Receive transid')),
+      changedGeneration: expect.any(Number),
+    })
+    // The item holds none; `show` prints the creation time in its place.
+    expect(found.sentAt).toBeUndefined()
+    expect(Math.floor(found.receivedAt!.getTime() / 1000)).toBe(Date.parse(field('Receive time')!) / 1000)
+    expect(await fs.subvolume('received/to-send')).toEqual(found)
+    expect(source).toMatchObject({ sentAt: undefined, receivedAt: undefined, receivedUuid: undefined })
+    for (const path of ['received/to-send', 'to-send']) await fs.deleteSubvolume(path)
+  })
+
+  it('lists parents before what lies in them, also after a child was made before its parent', async () => {
+    await fs.createSubvolume('child')
+    await fs.createSubvolume('parent')
+    mkdirSync(at('parent/x/y'), { recursive: true })
+    renameSync(at('child'), at('parent/x/y/child'))
+    await fs.createSubvolume('parent/x/y/child/last')
+    const rows = await collect(fs.subvolumes({ below: 'parent' }))
+    expect(rows.map(({ path }) => path)).toEqual(['parent/x/y/child', 'parent/x/y/child/last'])
+    expect(rows[0]).toMatchObject({ directoryInode: statSync(at('parent/x/y')).ino })
+    const all = await collect(fs.subvolumes())
+    const seen = new Set([5])
+    for (const { id, parentId } of all) {
+      expect(seen).toContain(parentId)
+      seen.add(id)
+    }
+    for (const path of ['parent/x/y/child/last', 'parent/x/y/child', 'parent']) await fs.deleteSubvolume(path)
+  })
+
+  it('lists what lies deeper than any path that the kernel takes', async () => {
+    const name = 'd'.repeat(250)
+    const script = `import os; os.chdir('${volume.path}')
+for i in range(40): os.mkdir('${name}'); os.chdir('${name}')
+import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], check=True)`
+    run('python3', '-c', script)
+    const deep = (await collect(fs.subvolumes())).find(({ path }) => path.endsWith('/deep'))
+    expect(deep?.path).toBe(`${`${name}/`.repeat(40)}deep`)
+    run('python3', '-c', `import shutil; shutil.rmtree('${at(name)}', ignore_errors=True)`)
+  })
+
+  it('keeps its place while subvolumes come, move and go', async () => {
+    let stop = false
+    const churn = (async () => {
+      for (let i = 0; !stop; i++) {
+        await fs.createSubvolume(`dir/churn${i % 7}`)
+        renameSync(at(`dir/churn${i % 7}`), at(`dir/moved${i % 7}`))
+        await fs.deleteSubvolume(`dir/moved${i % 7}`)
+      }
+    })()
+    const still = (await collect(fs.subvolumes())).filter(({ path }) => !/churn|moved/.test(path)).length
+    try {
+      for (let i = 0; i < 200; i++) {
+        const rows = await collect(fs.subvolumes())
+        expect(rows.filter(({ path }) => !/churn|moved/.test(path))).toHaveLength(still)
+        expect(rows.every(({ path }) => path !== '' && !path.endsWith('/'))).toBe(true)
+      }
+    } finally {
+      stop = true
+      await churn
+    }
+  })
+
+  it('ends early when the caller does, and can be asked for again', async () => {
+    for await (const { id } of fs.subvolumes()) {
+      expect(id).toBeGreaterThan(255)
+      break
+    }
+    const rows = fs.subvolumes()
+    const first = await collect(rows)
+    expect(first.length).toBeGreaterThan(0)
+    expect(await collect(rows)).toEqual([])
+    expect(await collect(fs.subvolumes())).toEqual(first)
   })
 
   it('lists below a directory, at any depth and without itself', async () => {

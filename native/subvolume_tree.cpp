@@ -1,0 +1,189 @@
+#include "subvolume_tree.h"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+#include <unordered_map>
+
+#include "tree_search.h"
+
+namespace btrmind {
+
+namespace {
+
+constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
+constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
+constexpr uint64_t kMax = UINT64_MAX;
+
+// What a ROOT_ITEM and the ROOT_BACKREF behind it say; `name` empty: it has no place.
+struct Found {
+  SubvolumeInfo info;
+  std::string name;
+};
+
+void readTimes(const Item& item, size_t offset, timespec& time) {
+  time.tv_sec = static_cast<time_t>(item.at<int64_t>(offset));
+  time.tv_nsec = item.at<uint32_t>(offset + sizeof(int64_t));
+}
+
+SubvolumeInfo parseRoot(const Item& item) {
+  SubvolumeInfo info = {};
+  info.id = item.key.objectid;
+  info.flags = item.at<uint64_t>(offsetof(btrfs_root_item, flags));
+  info.generation = item.at<uint64_t>(offsetof(btrfs_root_item, generation));
+  // A kernel before 3.6 wrote none of what follows, and left what stood there.
+  if (item.at<uint64_t>(offsetof(btrfs_root_item, generation_v2)) != info.generation) return info;
+  auto uuid = [&](size_t offset, uint8_t* out) {
+    if (offset + 16 <= item.length) memcpy(out, item.data + offset, 16);
+  };
+  uuid(offsetof(btrfs_root_item, uuid), info.uuid);
+  uuid(offsetof(btrfs_root_item, parent_uuid), info.parent_uuid);
+  uuid(offsetof(btrfs_root_item, received_uuid), info.received_uuid);
+  info.ctransid = item.at<uint64_t>(offsetof(btrfs_root_item, ctransid));
+  info.otransid = item.at<uint64_t>(offsetof(btrfs_root_item, otransid));
+  info.stransid = item.at<uint64_t>(offsetof(btrfs_root_item, stransid));
+  info.rtransid = item.at<uint64_t>(offsetof(btrfs_root_item, rtransid));
+  readTimes(item, offsetof(btrfs_root_item, ctime), info.ctime);
+  readTimes(item, offsetof(btrfs_root_item, otime), info.otime);
+  readTimes(item, offsetof(btrfs_root_item, stime), info.stime);
+  readTimes(item, offsetof(btrfs_root_item, rtime), info.rtime);
+  return info;
+}
+
+// By id. A volume with many directories at its top has as many ROOT_REFs there, below kFirst: they are not read.
+std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
+  std::vector<Found> found;
+  int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {kFirst, 0, 0}, {kLast, 255, kMax}, [&](const Item& item) {
+    if (item.key.type == BTRFS_ROOT_ITEM_KEY) {
+      found.push_back({parseRoot(item), {}});
+    } else if (item.key.type == BTRFS_ROOT_BACKREF_KEY && !found.empty() && found.back().info.id == item.key.objectid) {
+      size_t length = item.at<uint16_t>(offsetof(btrfs_root_ref, name_len));
+      if (sizeof(btrfs_root_ref) + length > item.length) return !cancelled;
+      found.back().info.parent_id = item.key.offset;
+      found.back().info.dir_id = item.at<uint64_t>(offsetof(btrfs_root_ref, dirid));
+      found.back().name.assign(reinterpret_cast<const char*>(item.data + sizeof(btrfs_root_ref)), length);
+    }
+    return !cancelled;
+  });
+  if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the root tree"};
+  return found;
+}
+
+// Directories between a subvolume's top and the subvolumes in it, each looked up once.
+class Directories {
+ public:
+  explicit Directories(int fd) : fd_(fd) {}
+
+  // "" for the top, else "a/b/". Null: not there (any more).
+  const std::string* path(uint64_t tree, uint64_t inode) {
+    auto [at, isNew] = known_.try_emplace({tree, inode});
+    std::optional<std::string>& path = at->second;
+    if (isNew && inode == kFirst) path = "";
+    if (isNew && inode != kFirst) path = look(tree, inode);
+    return path ? &*path : nullptr;
+  }
+
+ private:
+  struct Place {
+    uint64_t tree, inode;
+    bool operator==(const Place& other) const { return tree == other.tree && inode == other.inode; }
+  };
+  struct Hash {
+    size_t operator()(const Place& place) const {
+      return std::hash<uint64_t>()(place.tree * 0x9e3779b97f4a7c15 ^ place.inode);
+    }
+  };
+
+  // A directory has one name, in one INODE_REF; up from there until the top, or one that is known.
+  std::optional<std::string> look(uint64_t tree, uint64_t inode) {
+    std::vector<std::string> names;
+    const std::string* above = nullptr;
+    for (uint64_t at = inode;;) {
+      Key first{at, BTRFS_INODE_REF_KEY, 0}, last{at, BTRFS_INODE_REF_KEY, kMax};
+      std::string name;
+      int returned =
+          searchTree(fd_, tree, first, last,
+                     [&](const Item& item) {
+                       size_t length = item.at<uint16_t>(offsetof(btrfs_inode_ref, name_len));
+                       if (sizeof(btrfs_inode_ref) + length > item.length) return false;
+                       name.assign(reinterpret_cast<const char*>(item.data + sizeof(btrfs_inode_ref)), length);
+                       at = item.key.offset;
+                       return false;
+                     },
+                     {1, 1, kItemBytes});
+      // ENOENT: the tree itself was deleted.
+      if (returned < 0 && returned != -ENOENT)
+        throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "look up a directory"};
+      if (name.empty()) return std::nullopt;
+      names.push_back(std::move(name));
+      if (names.size() > kDepth) return std::nullopt;  // a circle, in a tree that is damaged
+      if (at == kFirst) break;
+      auto known = known_.find({tree, at});
+      if (known != known_.end() && known->second) {
+        above = &*known->second;
+        break;
+      }
+    }
+    std::string path = above == nullptr ? "" : *above;
+    for (auto name = names.rbegin(); name != names.rend(); ++name) path += *name + "/";
+    return path;
+  }
+
+  static constexpr size_t kItemBytes = 4096, kDepth = 65536;
+  int fd_;
+  std::unordered_map<Place, std::optional<std::string>, Hash> known_;
+};
+
+}  // namespace
+
+std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
+  std::vector<Found> found = readRootTree(fd, cancelled);
+  // Children of each as a list through `next`, by id; the last place is the top's.
+  const uint32_t none = UINT32_MAX;
+  std::unordered_map<uint64_t, uint32_t> places;
+  places.reserve(found.size() + 1);
+  for (uint32_t i = 0; i < found.size(); i++) places.emplace(found[i].info.id, i);
+  places.emplace(BTRFS_FS_TREE_OBJECTID, found.size());
+  std::vector<uint32_t> first(found.size() + 1, none), next(found.size(), none);
+  for (uint32_t i = static_cast<uint32_t>(found.size()); i-- > 0;) {
+    auto parent = places.find(found[i].info.parent_id);
+    if (found[i].name.empty() || parent == places.end()) continue;
+    next[i] = first[parent->second];
+    first[parent->second] = i;
+  }
+
+  Directories directories(fd);
+  std::vector<Subvolume> out;
+  out.reserve(found.size());
+  struct Level {
+    uint32_t child;
+    size_t prefix;  // bytes of `path` that belong to the level's subvolume
+  };
+  std::string path;
+  std::vector<Level> levels{{first[found.size()], 0}};
+  while (!levels.empty()) {
+    Level& level = levels.back();
+    if (level.child == none) {
+      levels.pop_back();
+      continue;
+    }
+    uint32_t at = level.child;
+    level.child = next[at];
+    Found& child = found[at];
+    const std::string* directory = directories.path(child.info.parent_id, child.info.dir_id);
+    if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
+    // Deleted or moved since the root tree was read.
+    if (directory == nullptr) continue;
+    path.resize(level.prefix);
+    path += *directory;
+    path += child.name;
+    out.push_back({child.info, path});
+    path += '/';
+    levels.push_back({first[at], path.size()});
+  }
+  return out;
+}
+
+}  // namespace btrmind

@@ -1,0 +1,95 @@
+/** Which subvolumes there are. */
+import { check } from '../errors.js'
+import { type NativeSubvolumes, native } from '../native.js'
+import type { CallOptions } from './call.js'
+import { callOptions, listOptions, pathArgument } from './options.js'
+import { Rows } from './rows.js'
+import type { Subvolume, SubvolumeListOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+/**
+ * Lists subvolumes and snapshots, top-down; the top of the volume (id 5) is not among them. One hop for the whole list.
+ * Tree search of the root tree · CAP_SYS_ADMIN for the whole volume. Without it: those beneath the subvolume that is
+ * open (or that holds `below`) in directories that the caller may search.
+ * @param options.below a directory: only subvolumes beneath it, at any depth and not itself. Absolute, or relative to
+ *   the filesystem's path.
+ * @throws BtrfsError ENOENT, ENOTDIR, EPERM; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * for await (const { id, path } of fs.subvolumes()) console.log(id, path)
+ */
+export function subvolumes(volume: Volume, options: SubvolumeListOptions = {}): Rows<Subvolume> {
+  return new Rows(async () => {
+    const { below, ...callWith } = check('subvolumes', listOptions, options)
+    const directory = below === undefined ? '' : volume.resolve(below)
+    const context = below === undefined ? {} : { path: directory }
+    const rows = await volume.call('subvolumes', context, callWith, (ticket) =>
+      native.subvolumes(ticket, volume.handle, directory),
+    )
+    return unpack(rows)
+  })
+}
+
+/**
+ * The subvolume that holds a file or directory. BTRFS_IOC_GET_SUBVOL_INFO · no privilege · quick.
+ * @param path absolute, or relative to the filesystem's path; default: the filesystem's path itself
+ * @throws BtrfsError ENOENT, EACCES; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * const { uuid, readonly } = await fs.subvolume('projects')
+ */
+export async function subvolume(volume: Volume, path = '.', options: CallOptions = {}): Promise<Subvolume> {
+  const target = volume.resolve(check('subvolume: path', pathArgument, path))
+  const callWith = check('subvolume', callOptions, options)
+  const rows = await volume.call('subvolume', { path: target }, callWith, (ticket) =>
+    native.subvolume(ticket, volume.handle, target),
+  )
+  return unpack(rows).next().value as Subvolume
+}
+
+const NUMBERS = 13
+const NO_UUID = '00000000-0000-0000-0000-000000000000'
+/** Rows whose text is decoded at once: quicker than one at a time, and a row that is kept holds on to no more. */
+const PAGE = 128
+
+function* unpack({ numbers, uuids, paths, pathEnds }: NativeSubvolumes): Generator<Subvolume> {
+  const ids = Buffer.from(uuids.buffer, uuids.byteOffset, uuids.length)
+  const bytes = Buffer.from(paths.buffer, paths.byteOffset, paths.length)
+  const endOf = (row: number) => (row < 0 ? 0 : pathEnds[row]!)
+  for (let first = 0; first < pathEnds.length; first += PAGE) {
+    const last = Math.min(first + PAGE, pathEnds.length)
+    const idText = ids.toString('latin1', first * 108, last * 108)
+    const start = endOf(first - 1)
+    const pathText = bytes.toString('utf8', start, endOf(last - 1))
+    const isAscii = pathText.length === endOf(last - 1) - start
+    for (let row = first; row < last; row++) {
+      const from = endOf(row - 1)
+      const path = isAscii ? pathText.slice(from - start, endOf(row) - start) : bytes.toString('utf8', from, endOf(row))
+      yield unpackRow(numbers, row * NUMBERS, idText, (row - first) * 108, path)
+    }
+  }
+}
+
+function unpackRow(numbers: Float64Array, at: number, ids: string, idAt: number, path: string): Subvolume {
+  const uuid = (from: number) => {
+    const text = ids.slice(from, from + 36)
+    return text === NO_UUID ? undefined : text
+  }
+  return {
+    id: numbers[at]!,
+    path,
+    parentId: numbers[at + 1] || undefined,
+    directoryInode: numbers[at + 2] || undefined,
+    uuid: uuid(idAt),
+    parentUuid: uuid(idAt + 36),
+    receivedUuid: uuid(idAt + 72),
+    generation: numbers[at + 3]!,
+    originGeneration: numbers[at + 4]!,
+    changedGeneration: numbers[at + 5]!,
+    readonly: numbers[at + 8] === 1,
+    createdAt: new Date(numbers[at + 9]!),
+    changedAt: new Date(numbers[at + 10]!),
+    sentGeneration: numbers[at + 6] || undefined,
+    receivedGeneration: numbers[at + 7] || undefined,
+    sentAt: numbers[at + 11] ? new Date(numbers[at + 11]!) : undefined,
+    receivedAt: numbers[at + 12] ? new Date(numbers[at + 12]!) : undefined,
+  }
+}

@@ -24,7 +24,7 @@ import { RulePolicy } from './policies/rules.js'
 /** From here on temporary files go at once, and somebody is told. */
 export const EMERGENCY_PERCENT = 99
 /** An alert that was raised stands until the volume is less full than this. */
-const CLEAR_PERCENT = 97
+export const CLEAR_PERCENT = 97
 /** What the policy learned is written so often; and at the end. */
 const SAVE_EVERY_STEPS = 60
 

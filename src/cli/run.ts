@@ -1,6 +1,9 @@
 import { resolve } from 'node:path'
+import { type RootOptions, resolveRoots } from '../actions/roots.js'
 import { openFilesystem } from '../btrfs/filesystem.js'
-import { Btrmind, type Step } from '../loop.js'
+import type { Filesystem } from '../btrfs/types.js'
+import { BtrfsError, BtrmindError } from '../errors.js'
+import { Btrmind, CLEAR_PERCENT, EMERGENCY_PERCENT, type Step } from '../loop.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { DqnPolicy } from '../policies/dqn.js'
 import { RulePolicy } from '../policies/rules.js'
@@ -31,8 +34,12 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
 
   await using filesystem = await openFilesystem(path, { signal: io.signal })
   const stateDir = options.stateDir ?? (apply ? defaultStateDir(filesystem.uuid) : undefined)
+  for (const dir of temp) await checkRoot(filesystem, '--temp', { temp: [dir] }, stateDir, io.signal)
+  for (const dir of snapshots) await checkRoot(filesystem, '--snapshots', { snapshots: [dir] }, stateDir, io.signal)
+
   const warn = (text: string) =>
     io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'yellow', 'warning:')} ${text}\n`)
+  const noAnswer = new AbortController()
   const mind = new Btrmind({
     filesystem,
     policy,
@@ -45,18 +52,46 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
     dryRun: !apply,
     intervalMs: options.interval * 1000,
     ...(stateDir === undefined ? {} : { stateDir }),
-    signal: io.signal,
-    onWarning: (warning) => warn(warning.message),
+    signal: AbortSignal.any([io.signal, noAnswer.signal]),
+    onWarning: (warning) => {
+      // The loop would ask again for ever, which is not what --once asks for.
+      if (once && warning instanceof BtrmindError && warning.code === 'BTRMIND_ERR_SAMPLE') noAnswer.abort(warning)
+      else warn(warning.message)
+    },
   })
   if (!json) io.stdout.write(heading(io, options, stateDir))
   let critical = false
   for await (const step of mind) {
-    critical = step.decision.emergency
+    critical = alertStands(critical, step)
     if (json) io.stdout.write(`${JSON.stringify(step, replacer)}\n`)
     else io.stdout.write(lines(io, step))
     if (once) break
   }
+  noAnswer.signal.throwIfAborted()
   return { critical }
+}
+
+/** Each by itself and before anything is said, so that the error can name the option. */
+async function checkRoot(
+  filesystem: Filesystem,
+  option: string,
+  root: RootOptions,
+  stateDir: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await resolveRoots(filesystem, root, stateDir, { signal })
+  } catch (error) {
+    if (error instanceof BtrfsError || error instanceof BtrmindError) error.message += ` (given by ${option})`
+    throw error
+  }
+}
+
+/** What the step freed counts: after the last one nobody takes another sample. */
+function alertStands(stood: boolean, { sample, outcome }: Step): boolean {
+  const used = utilisationPercent(sample)
+  const after = used - (100 * (outcome.freedBytes ?? 0)) / sample.sizeBytes
+  return (stood || used >= EMERGENCY_PERCENT) && after >= CLEAR_PERCENT
 }
 
 /** Errors as their message; everything else as it is. */

@@ -17,11 +17,14 @@ namespace btrmind {
 
 namespace {
 
-int openat2(int directory, const char* path, int flags) {
+constexpr uint64_t kNoSymlinks = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+constexpr uint64_t kBeneath = kNoSymlinks | RESOLVE_BENEATH | RESOLVE_NO_XDEV;
+
+int openat2(int directory, const char* path, int flags, uint64_t resolve) {
   open_how how = {};
   // Without O_NOFOLLOW: a symlink is ELOOP wherever it stands.
   how.flags = static_cast<uint64_t>(flags | O_CLOEXEC);
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
+  how.resolve = resolve;
   long fd = syscall(SYS_openat2, directory, path, &how, sizeof how);
   return fd < 0 ? -errno : static_cast<int>(fd);
 }
@@ -29,7 +32,7 @@ int openat2(int directory, const char* path, int flags) {
 // ENOSYS on old kernels; EPERM from runtimes whose seccomp filter is older than the call.
 bool haveOpenat2() {
   static const bool have = [] {
-    ScopedFd fd(openat2(AT_FDCWD, ".", O_PATH));
+    ScopedFd fd(openat2(AT_FDCWD, ".", O_PATH, kBeneath));
     return fd.get() >= 0;
   }();
   return have;
@@ -48,33 +51,48 @@ int mountOf(int fd) {
   return mount;
 }
 
+// A symlink is ELOOP here too.
+int openNoFollow(int directory, const char* name, int flags) {
+  int fd = openat(directory, name, flags | O_CLOEXEC | O_NOFOLLOW);
+  if (fd >= 0) return fd;
+  int error = errno;
+  struct stat stat;
+  bool isLink = error == ENOTDIR && fstatat(directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(stat.st_mode);
+  return isLink ? -ELOOP : -error;
+}
+
 int openName(int directory, const char* name, int flags) {
-  ScopedFd fd(openat(directory, name, flags | O_CLOEXEC | O_NOFOLLOW));
-  if (fd.get() < 0) {
-    int error = errno;
-    struct stat stat;
-    bool isLink =
-        error == ENOTDIR && fstatat(directory, name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(stat.st_mode);
-    return isLink ? -ELOOP : -error;
-  }
+  ScopedFd fd(openNoFollow(directory, name, flags));
+  if (fd.get() < 0) return fd.get();
   int mount = mountOf(directory);
   if (mount < 0) return -ENOSYS;
   return mountOf(fd.get()) == mount ? fd.release() : -EXDEV;
 }
 
-// `path`: shorter than PATH_MAX, clean.
-int openBeneath(int directory, const std::string& path, int flags) {
-  if (haveOpenat2()) return openat2(directory, path.c_str(), flags);
+// One component after the other, each by `openOne`.
+int openEach(int directory, const std::string& path, int flags, int (*openOne)(int, const char*, int)) {
   ScopedFd at;
   for (size_t start = 0;;) {
     size_t slash = path.find('/', start);
     bool last = slash == std::string::npos;
     std::string name = path.substr(start, last ? slash : slash - start);
-    int fd = openName(at.get() < 0 ? directory : at.get(), name.c_str(), last ? flags : O_PATH | O_DIRECTORY);
+    int fd = openOne(at.get() < 0 ? directory : at.get(), name.c_str(), last ? flags : O_PATH | O_DIRECTORY);
     if (fd < 0 || last) return fd;
     at = ScopedFd(fd);
     start = slash + 1;
   }
+}
+
+// `path`: shorter than PATH_MAX, clean.
+int openBeneath(int directory, const std::string& path, int flags) {
+  return haveOpenat2() ? openat2(directory, path.c_str(), flags, kBeneath) : openEach(directory, path, flags, openName);
+}
+
+// `path`: absolute, as realpath(3) gives it.
+int openWithoutSymlinks(const std::string& path, int flags) {
+  if (haveOpenat2()) return openat2(AT_FDCWD, path.c_str(), flags, kNoSymlinks);
+  ScopedFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return top.get() < 0 ? -errno : openEach(top.get(), path == "/" ? "." : path.substr(1), flags, openNoFollow);
 }
 
 // No component that is empty, "." or "..", and no NUL to end it early.
@@ -90,18 +108,33 @@ bool isClean(std::string_view path) {
   return false;
 }
 
-int openRoot(std::string path) {
-  // A trailing slash would follow a symlink.
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd >= 0) return fd;
-  int error = errno;
-  struct stat stat;
-  if (error == ENOTDIR && lstat(path.c_str(), &stat) == 0 && S_ISLNK(stat.st_mode)) error = ELOOP;
-  throw Failure{error, "open", "open the root", path};
+std::string named(const RootRef::Seen& directory) {
+  return "inode " + std::to_string(directory.inode) + " of subvolume " + std::to_string(directory.subvolume);
+}
+
+Failure notWhatWasSeen(const RootRef& ref, const std::string& now) {
+  return Failure{ESTALE, nullptr, "find " + named(*ref.seen) + " there, but " + now, ref.path};
 }
 
 }  // namespace
+
+ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref) {
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
+  std::string path = ref.path;
+  // A trailing slash would follow a symlink.
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  ScopedFd fd(ref.seen ? openWithoutSymlinks(path, kFlags) : openNoFollow(AT_FDCWD, path.c_str(), kFlags));
+  if (fd.get() == -ELOOP && ref.seen) throw notWhatWasSeen(ref, "a symlink");
+  if (fd.get() < 0) throw Failure{-fd.get(), "open", "open the root", path};
+  requireOnVolume(volume, fd.get(), path);
+  if (ref.seen) {
+    struct stat stat;
+    checkedCall(fstat(fd.get(), &stat), "fstat", "read the root", path);
+    RootRef::Seen now{stat.st_ino, subvolumeOf(fd.get(), path)};
+    if (now.inode != ref.seen->inode || now.subvolume != ref.seen->subvolume) throw notWhatWasSeen(ref, named(now));
+  }
+  return fd;
+}
 
 bool FileRef::isStill(const struct stat& stat) const {
   return S_ISREG(stat.st_mode) && stat.st_ino == inode && static_cast<uint64_t>(stat.st_size) == size &&
@@ -109,10 +142,9 @@ bool FileRef::isStill(const struct stat& stat) const {
          milliseconds(stat.st_ctim.tv_sec, stat.st_ctim.tv_nsec) == ctimeMs;
 }
 
-Root::Root(const HandlePtr& volume, const std::string& path) : fd_(openRoot(path)) {
-  requireOnVolume(volume, fd_.get(), path);
+Root::Root(const HandlePtr& volume, const RootRef& ref) : fd_(openRoot(volume, ref)) {
   struct stat stat;
-  checkedCall(fstat(fd_.get(), &stat), "fstat", "read the root", path);
+  checkedCall(fstat(fd_.get(), &stat), "fstat", "read the root", ref.path);
   device_ = stat.st_dev;
 }
 
@@ -161,7 +193,7 @@ int Root::pin(const FileRef& ref, int flags, Pinned& pinned) const {
 }
 
 int openChild(int directory, const char* name, int flags) {
-  return haveOpenat2() ? openat2(directory, name, flags) : openName(directory, name, flags);
+  return haveOpenat2() ? openat2(directory, name, flags, kBeneath) : openName(directory, name, flags);
 }
 
 }  // namespace btrmind

@@ -4,6 +4,7 @@
 #pragma once
 #include <sys/stat.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -36,11 +37,23 @@ struct Pinned {
   struct stat stat;
 };
 
+// A directory that somebody named, and what it was when it was looked up, if that is to hold still.
+struct RootRef {
+  struct Seen {
+    uint64_t inode, subvolume;
+  };
+  std::string path;
+  std::optional<Seen> seen = std::nullopt;
+};
+
+// Opened for reading. With `seen`: no symlink in the whole path, and the same directory still; mount points on the way
+// are fine. Without: its last component is no symlink.
+// Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), ESTALE (not what was seen), EXDEV (another volume).
+ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref);
+
 class Root {
  public:
-  // `path`'s last component must be a directory, not a symlink, on the volume of `volume`.
-  // Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), EXDEV (another volume).
-  Root(const HandlePtr& volume, const std::string& path);
+  Root(const HandlePtr& volume, const RootRef& ref);  // throws as openRoot
   dev_t device() const { return device_; }
   // A directory beneath the root, "" for itself; of any depth, PATH_MAX does not matter. Descriptor or -errno.
   int directory(std::string_view path, int flags) const;

@@ -35,6 +35,13 @@ ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flag
   return fd;
 }
 
+uint64_t subvolumeOf(int fd, const std::string& path) {
+  btrfs_ioctl_ino_lookup_args lookup = {};
+  lookup.objectid = BTRFS_FIRST_FREE_OBJECTID;  // Of itself it needs no privilege, and fills the tree in.
+  checkedIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup, "find the subvolume", path);
+  return lookup.treeid;
+}
+
 namespace {
 
 // mountinfo writes blanks, newlines and backslashes as \040.

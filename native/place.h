@@ -13,6 +13,9 @@ namespace btrmind {
 void requireOnVolume(const HandlePtr& handle, int fd, const std::string& path);
 ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flags, const char* step);
 
+// The subvolume that an open file or directory of a volume is in. Needs no privilege.
+uint64_t subvolumeOf(int fd, const std::string& path);
+
 struct Mount {
   std::string id;
   std::string device;  // "0:45": the same for all mounts of one volume

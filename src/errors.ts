@@ -36,6 +36,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   ENOTEMPTY: 'it has subvolumes inside; delete those first',
   ENOTDIR: 'a directory is needed',
   ENODEV: 'the volume has no such device',
+  ESTALE: 'it is no longer what was named; name it anew if it is the right one',
   EFBIG: 'larger than the device itself',
 }
 

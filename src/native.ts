@@ -41,6 +41,9 @@ export interface NativeOutcomes {
   names: Record<string, string>
 }
 
+/** A directory that was named: its path, and if that is to hold still [inode, subvolume id] of what it was. */
+export type NativeRoot = readonly [path: string, seen: Float64Array | undefined]
+
 /** Files as columns: paths one after the other, where each ends, and [inode, size, mtimeMs, ctimeMs] of each. */
 export type NativeFiles = readonly [paths: Uint8Array, ends: Uint32Array, identity: Float64Array]
 
@@ -152,19 +155,22 @@ export interface Native {
   mlpKernel(name?: string): string
 
   // native/ops/walk.cpp
-  walkOpen(ticket: number, handle: NativeHandle, root: string): Promise<NativeWalk>
+  walkOpen(ticket: number, handle: NativeHandle, ...root: NativeRoot): Promise<NativeWalk>
   walkNext(ticket: number, handle: NativeHandle, walk: NativeWalk, rows: number): Promise<NativeWalkBatch>
   walkClose(walk: NativeWalk): void
 
   // native/ops/files.cpp
   /** Rejects with ECANCELED and the outcomes so far as `progress`. */
-  removeFiles(ticket: number, handle: NativeHandle, root: string, ...files: NativeFiles): Promise<NativeOutcomes>
+  removeFiles(
+    ticket: number,
+    handle: NativeHandle,
+    ...rootAndFiles: [...NativeRoot, ...NativeFiles]
+  ): Promise<NativeOutcomes>
   /** Of one file, as the two below. `code` is '' when all went well. */
   fileExtents(
     ticket: number,
     handle: NativeHandle,
-    root: string,
-    ...file: NativeFiles
+    ...rootAndFile: [...NativeRoot, ...NativeFiles]
   ): Promise<{
     code: string
     extents: number
@@ -179,14 +185,12 @@ export interface Native {
   compressFile(
     ticket: number,
     handle: NativeHandle,
-    root: string,
-    ...fileAndType: [...NativeFiles, type: number]
+    ...rootFileAndType: [...NativeRoot, ...NativeFiles, type: number]
   ): Promise<{ code: string; diskBytesBefore?: number; diskBytesAfter?: number }>
   estimateCompressedRatio(
     ticket: number,
     handle: NativeHandle,
-    root: string,
-    ...file: NativeFiles
+    ...rootAndFile: [...NativeRoot, ...NativeFiles]
   ): Promise<{ code: string; ratio: number }>
 
   // native/ops/resize.cpp

@@ -61,15 +61,15 @@ int compressPinned(int fd, const FileRef& ref, const Extents& extents, uint32_t 
   return rewritten || extents.compressedBytes == 0 ? 0 : kCompressed;
 }
 
-// compressFile(ticket, handle, root, paths, ends, identity, type) of one file → { code, before?, after? }
+// compressFile(ticket, handle, root, seen, paths, ends, identity, type) of one file → { code, before?, after? }
 // On the long lane: it settles when the kernel really has let go of the file.
 Napi::Value compressFile(const Args& args) {
   HandlePtr handle = args.handle(1);
-  auto type = static_cast<uint32_t>(args.u64(6));
+  auto type = static_cast<uint32_t>(args.u64(7));
   return longRunning(
       args, handle,
-      [handle, path = args.path(2), refs = readRefs(args, 3), type](const Cancelled& cancelled) {
-        Root root(handle, path);
+      [handle, ref = readRoot(args, 2), refs = readRefs(args, 4), type](const Cancelled& cancelled) {
+        Root root(handle, ref);
         Pinned pinned;
         Compressed out;
         out.code = root.pin(refs.at(0), kOpenForReading, pinned);
@@ -136,7 +136,7 @@ int estimate(int fd, uint64_t size, const Cancelled& cancelled, double& ratio) {
   return 0;
 }
 
-// estimateCompressedRatio(ticket, handle, root, paths, ends, identity) of one file → { code, ratio }
+// estimateCompressedRatio(ticket, handle, root, seen, paths, ends, identity) of one file → { code, ratio }
 Napi::Value estimateCompressedRatio(const Args& args) {
   struct Out {
     int code;
@@ -145,8 +145,8 @@ Napi::Value estimateCompressedRatio(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
       args, handle,
-      [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
-        Root root(handle, path);
+      [handle, ref = readRoot(args, 2), refs = readRefs(args, 4)](const Cancelled& cancelled) {
+        Root root(handle, ref);
         Pinned pinned;
         // Reading it must not make an inactive file look active; O_NOATIME is for its owner and root.
         Out out{root.pin(refs.at(0), kOpenForReading | O_NOATIME, pinned), 1};

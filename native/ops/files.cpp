@@ -15,12 +15,32 @@
 
 namespace btrmind {
 
+namespace {
+
+bool isTyped(const Args& args, size_t index, napi_typedarray_type type) {
+  return args[index].IsTypedArray() && args[index].As<Napi::TypedArray>().TypedArrayType() == type;
+}
+
+// Not a number, negative or past 2^53: nothing's; the comparison would only round it.
+bool isWhole(double value) { return value >= 0 && value < 0x1p53; }
+
+}  // namespace
+
+RootRef readRoot(const Args& args, size_t first) {
+  RootRef ref{args.path(first)};
+  if (args.absent(first + 1)) return ref;
+  auto wrong = Napi::TypeError::New(args.env(), "root: expected Float64Array [inode, subvolume id]");
+  if (!isTyped(args, first + 1, napi_float64_array)) throw wrong;
+  auto seen = args[first + 1].As<Napi::Float64Array>();
+  if (seen.ElementLength() != 2 || !isWhole(seen[0]) || !isWhole(seen[1])) throw wrong;
+  ref.seen = {static_cast<uint64_t>(seen[0]), static_cast<uint64_t>(seen[1])};
+  return ref;
+}
+
 std::vector<FileRef> readRefs(const Args& args, size_t first) {
   auto wrong = [&](const char* what) { return Napi::TypeError::New(args.env(), what); };
-  auto typed = [&](size_t index, napi_typedarray_type type) {
-    return args[index].IsTypedArray() && args[index].As<Napi::TypedArray>().TypedArrayType() == type;
-  };
-  if (!typed(first, napi_uint8_array) || !typed(first + 1, napi_uint32_array) || !typed(first + 2, napi_float64_array))
+  if (!isTyped(args, first, napi_uint8_array) || !isTyped(args, first + 1, napi_uint32_array) ||
+      !isTyped(args, first + 2, napi_float64_array))
     throw wrong("files: expected Uint8Array, Uint32Array, Float64Array");
   auto paths = args[first].As<Napi::Uint8Array>();
   auto ends = args[first + 1].As<Napi::Uint32Array>();
@@ -33,8 +53,7 @@ std::vector<FileRef> readRefs(const Args& args, size_t first) {
     size_t end = ends[i];
     if (end < start || end > paths.ByteLength()) throw wrong("files: path offsets out of order");
     const double* of = identity.Data() + i * 4;
-    // Not a number, negative or past 2^53: no file's; the comparison would only round it.
-    if (!(of[0] >= 0 && of[0] < 0x1p53 && of[1] >= 0 && of[1] < 0x1p53)) throw wrong("files: inode or size");
+    if (!isWhole(of[0]) || !isWhole(of[1])) throw wrong("files: inode or size");
     refs.push_back({std::string(reinterpret_cast<const char*>(paths.Data()) + start, end - start),
                     static_cast<uint64_t>(of[0]), static_cast<uint64_t>(of[1]), of[2], of[3]});
     start = end;
@@ -73,14 +92,14 @@ int removeFile(const Root& root, const FileRef& ref) {
   return unlinkat(pinned.parent.get(), pinned.name, 0) < 0 ? errno : 0;
 }
 
-// removeFiles(ticket, handle, root, paths, ends, identity) → { codes, names }
+// removeFiles(ticket, handle, root, seen, paths, ends, identity) → { codes, names }
 // On the long lane: a caller that cancels must hear what was removed, so it settles when it really has stopped.
 Napi::Value removeFiles(const Args& args) {
   HandlePtr handle = args.handle(1);
   return longRunning(
       args, handle,
-      [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
-        Root root(handle, path);
+      [handle, ref = readRoot(args, 2), refs = readRefs(args, 4)](const Cancelled& cancelled) {
+        Root root(handle, ref);
         Outcomes outcomes;
         for (const FileRef& ref : refs) {
           if ((outcomes.cancelled = cancelled)) break;
@@ -97,7 +116,7 @@ Napi::Value removeFiles(const Args& args) {
       nullptr);
 }
 
-// fileExtents(ticket, handle, root, paths, ends, identity) of one file → { code, extents, bytes, … }
+// fileExtents(ticket, handle, root, seen, paths, ends, identity) of one file → { code, extents, bytes, … }
 Napi::Value fileExtents(const Args& args) {
   struct Out {
     int code;
@@ -107,8 +126,8 @@ Napi::Value fileExtents(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
       args, handle,
-      [handle, path = args.path(2), refs = readRefs(args, 3)](const Cancelled& cancelled) {
-        Root root(handle, path);
+      [handle, ref = readRoot(args, 2), refs = readRefs(args, 4)](const Cancelled& cancelled) {
+        Root root(handle, ref);
         Pinned pinned;
         Out out{root.pin(refs.at(0), O_RDONLY | O_NONBLOCK | O_NOCTTY, pinned), {}};
         if (out.code != 0) return out;

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "../btrfs_compat.h"
+#include "../place.h"
 #include "../task.h"
 #include "ops.h"
 
@@ -73,10 +74,7 @@ Napi::Value directory(const Args& args) {
         Opened opened = openVolume(real.get());
         struct stat stat;
         checkedCall(fstat(opened.handle->fd(), &stat), "fstat", "read the directory", path);
-        btrfs_ioctl_ino_lookup_args lookup = {};
-        lookup.objectid = BTRFS_FIRST_FREE_OBJECTID;  // Of itself it needs no privilege, and fills the tree in.
-        checkedIoctl(opened.handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup, "find the subvolume", path);
-        return Found{opened.uuid, real.get(), stat.st_ino, lookup.treeid};
+        return Found{opened.uuid, real.get(), stat.st_ino, subvolumeOf(opened.handle->fd(), path)};
       },
       [](Napi::Env env, Found& found) -> Napi::Value {
         Napi::Object out = Napi::Object::New(env);

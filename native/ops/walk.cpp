@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "../js.h"
+#include "files.h"
 #include "ops.h"
 
 namespace btrmind {
@@ -43,12 +44,12 @@ Napi::Value toJs(Napi::Env env, WalkBatch& batch) {
   return out;
 }
 
-// walkOpen(ticket, handle, root) → cursor
+// walkOpen(ticket, handle, root, seen) → cursor
 Napi::Value walkOpen(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
       args, handle,
-      [handle, root = args.path(2)](const Cancelled&) { return std::make_shared<Cursor>(Root(handle, root)); },
+      [handle, ref = readRoot(args, 2)](const Cancelled&) { return std::make_shared<Cursor>(Root(handle, ref)); },
       [](Napi::Env env, std::shared_ptr<Cursor>& cursor) { return wrapShared(env, cursor, kWalkTag); });
 }
 

@@ -44,7 +44,7 @@ export const SHOWN = 20
 
 /** Absolute, for people; bytes that are not UTF-8 become U+FFFD. */
 export function pathOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
-  return join(root, Buffer.from(file.path).toString())
+  return join(root.path, Buffer.from(file.path).toString())
 }
 
 /** "1 file", "12,345 files". Without Intl, whose first use costs a step some 100 ms. */

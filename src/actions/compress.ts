@@ -38,7 +38,7 @@ export class CompressActor implements Actor {
     this.#scan = new FileScan({
       filesystem,
       clock,
-      roots: roots.compress.map(({ path }) => path),
+      roots: roots.compress,
       capacity: CAPACITY,
       maxFiles: options.scanFiles,
       maxMs: options.scanMs,

@@ -157,7 +157,7 @@ export class Executor implements AsyncDisposable {
    * lead elsewhere now. Asked at the last moment, before each action.
    */
   async #checkRoots(action: ActionName, signal: AbortSignal | undefined): Promise<void> {
-    if (action !== 'temp' && action !== 'compress' && action !== 'snapshots') return
+    if (action !== 'snapshots') return
     for (const root of this.roots[action]) {
       const now = await this.#filesystem.directory(root.path, { signal })
       if (now.path === root.path && now.inode === root.inode && now.subvolumeId === root.subvolumeId) continue

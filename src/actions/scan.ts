@@ -2,13 +2,13 @@
  * Looks for candidate files between steps, so that a step finds them ready. Each look is bounded and goes on where the
  * one before stopped; a pass is over when it has seen all roots.
  */
-import type { FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
+import type { Directory, FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
 import { fileRef } from '../btrfs/walk.js'
 import type { Clock } from '../clock.js'
 import { DAY_MS } from '../units.js'
 
 export interface Candidate {
-  readonly root: string
+  readonly root: Directory
   readonly file: FileRef
   /** Youngest of atime, mtime, ctime. */
   readonly touchedMs: number
@@ -21,7 +21,7 @@ export interface Candidate {
 export interface ScanOptions {
   readonly filesystem: Filesystem
   readonly clock: Clock
-  readonly roots: readonly string[]
+  readonly roots: readonly Directory[]
   /** So many are kept, those of the lowest rank. */
   readonly capacity: number
   /** Bounds of one look. */
@@ -44,7 +44,7 @@ export function touchedMs(batch: FileBatch, index: number): number {
 
 /** What a candidate was seen as: another file in its place has another key. Too slow for a step. */
 function keyOf({ root, file }: Pick<Candidate, 'root' | 'file'>): string {
-  return `${root}\0${file.inode}\0${file.sizeBytes}\0${file.mtimeMs}\0${file.ctimeMs}`
+  return `${root.path}\0${file.inode}\0${file.sizeBytes}\0${file.mtimeMs}\0${file.ctimeMs}`
 }
 
 export class FileScan {
@@ -55,7 +55,7 @@ export class FileScan {
   #looking: Promise<void> | undefined
   #taken = new Set<string>()
   /** By root: inode → ctime of what was rejected. */
-  readonly #rejected = new Map<string, Map<number, number>>()
+  readonly #rejected = new Map<Directory, Map<number, number>>()
   #rejectedSinceMs = Number.NEGATIVE_INFINITY
   #passMs = 0
   #restUntilMs = Number.NEGATIVE_INFINITY
@@ -149,12 +149,12 @@ export class FileScan {
         }
       } catch (error) {
         if (this.#closing.signal.aborted) return
-        this.problems.set(root, (error as Error).message)
+        this.problems.set(root.path, (error as Error).message)
       }
     }
   }
 
-  #sift(root: string, batch: FileBatch): void {
+  #sift(root: Directory, batch: FileBatch): void {
     this.seen += batch.length
     const rejected = this.#rejected.get(root)
     for (let index = 0; index < batch.length; index++) {
@@ -165,7 +165,7 @@ export class FileScan {
     for (const { reason, count, example } of batch.skipped) {
       if (reason === 'SUBVOLUME' || reason === 'MOUNT') continue // Left out on purpose.
       this.problems.set(
-        `${root}/${Buffer.from(example).toString()}`,
+        `${root.path}/${Buffer.from(example).toString()}`,
         count > 1 ? `${reason} (${count} like it)` : reason,
       )
     }
@@ -197,7 +197,7 @@ export class FileScan {
   }
 }
 
-function candidate(root: string, batch: FileBatch, index: number): Candidate {
+function candidate(root: Directory, batch: FileBatch, index: number): Candidate {
   return {
     root,
     file: fileRef(batch, index),

@@ -1,5 +1,5 @@
 /** Action 1: deletes the oldest files of the temporary directories. */
-import type { FileOutcome } from '../btrfs/types.js'
+import type { Directory, FileOutcome } from '../btrfs/types.js'
 import { BtrfsError } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { formatBytes, HOUR_MS } from '../units.js'
@@ -39,7 +39,7 @@ export class TempActor implements Actor {
     this.#scan = new FileScan({
       filesystem,
       clock,
-      roots: roots.temp.map(({ path }) => path),
+      roots: roots.temp,
       capacity: 2 * options.stepFiles,
       maxFiles: options.scanFiles,
       maxMs: options.scanMs,
@@ -169,7 +169,7 @@ export class TempActor implements Actor {
     }
   }
 
-  async #removeChunk(root: string, chunk: readonly Candidate[], run: Run): Promise<void> {
+  async #removeChunk(root: Directory, chunk: readonly Candidate[], run: Run): Promise<void> {
     const report = (outcomes: readonly FileOutcome[]) => {
       for (const [index, outcome] of outcomes.entries()) {
         if (outcome.ok) run.done()

@@ -2,7 +2,15 @@ import { check, isNativeFailure } from '../errors.js'
 import { type NativeFiles, type NativeOutcomes, native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions, compressOptions, fileRefs } from './options.js'
-import type { Compressed, CompressOptions, FileExtentsOutcome, FileOutcome, FileRef, RatioOutcome } from './types.js'
+import type {
+  Compressed,
+  CompressOptions,
+  FileExtentsOutcome,
+  FileOutcome,
+  FileRef,
+  RatioOutcome,
+  Root,
+} from './types.js'
 import type { Volume } from './volume.js'
 import { checkRoot } from './walk.js'
 
@@ -39,47 +47,52 @@ function outcomes({ codes, names }: NativeOutcomes): FileOutcome[] {
  *
  * The space is free after `sync()`, unless a process still has the file open, or it has other links or a snapshot.
  * @returns one outcome a file, in order; failures are values, so that one file does not stop the others
- * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, EBADF (the root); ECANCELED after an abort, ETIMEDOUT, both with the
+ * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, ESTALE, EBADF (the root, as `walk`); ECANCELED after an abort, ETIMEDOUT, both with the
  * outcomes so far in `progress`; BtrmindError BTRMIND_ERR_WRONG_VOLUME, BTRMIND_ERR_ARGUMENT
  * @example
  * for await (const batch of fs.walk(root)) await fs.removeFiles(root, [fileRef(batch, 0)])
  */
 export async function removeFiles(
   volume: Volume,
-  root: string,
+  root: Root,
   files: readonly FileRef[],
   options: CallOptions = {},
 ): Promise<FileOutcome[]> {
-  const path = checkRoot('removeFiles', root)
+  const where = checkRoot('removeFiles', root)
   const packed = columns('removeFiles', files)
-  const work = volume.callLong('removeFiles', { path }, check('removeFiles', callOptions, options), async (t) => {
-    try {
-      return outcomes(await native.removeFiles(t, volume.handle, path, ...packed))
-    } catch (error) {
-      if (!isNativeFailure(error) || error.progress === undefined) throw error
-      throw { ...error, progress: outcomes(error.progress as NativeOutcomes) }
-    }
-  })
+  const work = volume.callLong(
+    'removeFiles',
+    { path: where[0] },
+    check('removeFiles', callOptions, options),
+    async (t) => {
+      try {
+        return outcomes(await native.removeFiles(t, volume.handle, ...where, ...packed))
+      } catch (error) {
+        if (!isNativeFailure(error) || error.progress === undefined) throw error
+        throw { ...error, progress: outcomes(error.progress as NativeOutcomes) }
+      }
+    },
+  )
   return work
 }
 
 /**
  * How a file's data lies on the volume. FS_IOC_FIEMAP · read permission · quick; dirty data is flushed first.
  * @returns a failure as a value when the file no longer is what was seen
- * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, EBADF (the root); BtrmindError as `removeFiles`
+ * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, ESTALE, EBADF (the root, as `walk`); BtrmindError as `removeFiles`
  * @example
  * const { ok, sharedBytes } = await fs.fileExtents(root, fileRef(batch, 0))
  */
 export async function fileExtents(
   volume: Volume,
-  root: string,
+  root: Root,
   file: FileRef,
   options: CallOptions = {},
 ): Promise<FileExtentsOutcome> {
-  const path = checkRoot('fileExtents', root)
+  const where = checkRoot('fileExtents', root)
   const packed = columns('fileExtents', [file])
-  const work = volume.call('fileExtents', { path }, check('fileExtents', callOptions, options), (t) =>
-    native.fileExtents(t, volume.handle, path, ...packed),
+  const work = volume.call('fileExtents', { path: where[0] }, check('fileExtents', callOptions, options), (t) =>
+    native.fileExtents(t, volume.handle, ...where, ...packed),
   )
   const { code, ...extents } = await work
   return code === '' ? { ok: true, ...extents } : { ok: false, code }
@@ -97,22 +110,22 @@ export async function fileExtents(
  * The old extents are freed by the next commit: `sync()` once after several files. Until then the volume holds both.
  * @param options.algorithm default 'lzo'
  * @returns failures as values; on 'CHANGED' and errno names under way, slices that were done stay compressed
- * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, EBADF (the root); ECANCELED after an abort, ETIMEDOUT, both with
+ * @throws BtrfsError ENOENT, ENOTDIR, ELOOP, ESTALE, EBADF (the root, as `walk`); ECANCELED after an abort, ETIMEDOUT, both with
  * `diskBytesBefore` and `diskBytesAfter` in `progress`; BtrmindError as `removeFiles`
  * @example
  * const { ok, diskBytesBefore, diskBytesAfter } = await fs.compressFile(root, file, { algorithm: 'zstd' })
  */
 export async function compressFile(
   volume: Volume,
-  root: string,
+  root: Root,
   file: FileRef,
   options: CompressOptions = {},
 ): Promise<Compressed> {
-  const path = checkRoot('compressFile', root)
+  const where = checkRoot('compressFile', root)
   const packed = columns('compressFile', [file])
   const { algorithm, ...callWith } = check('compressFile', compressOptions, options)
-  const work = volume.callLong('compressFile', { path }, callWith, (t) =>
-    native.compressFile(t, volume.handle, path, ...packed, ALGORITHMS[algorithm]),
+  const work = volume.callLong('compressFile', { path: where[0] }, callWith, (t) =>
+    native.compressFile(t, volume.handle, ...where, ...packed, ALGORITHMS[algorithm]),
   )
   const { code, ...figures } = await work
   return code === '' ? { ok: true, ...figures } : { ok: false, code, ...figures }
@@ -132,17 +145,17 @@ export async function compressFile(
  */
 export async function estimateCompressedRatio(
   volume: Volume,
-  root: string,
+  root: Root,
   file: FileRef,
   options: CallOptions = {},
 ): Promise<RatioOutcome> {
-  const path = checkRoot('estimateCompressedRatio', root)
+  const where = checkRoot('estimateCompressedRatio', root)
   const packed = columns('estimateCompressedRatio', [file])
   const work = volume.call(
     'estimateCompressedRatio',
-    { path },
+    { path: where[0] },
     check('estimateCompressedRatio', callOptions, options),
-    (t) => native.estimateCompressedRatio(t, volume.handle, path, ...packed),
+    (t) => native.estimateCompressedRatio(t, volume.handle, ...where, ...packed),
   )
   const { code, ratio } = await work
   return code === '' ? { ok: true, ratio } : { ok: false, code }

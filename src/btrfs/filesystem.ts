@@ -21,6 +21,7 @@ import type {
   FileRef,
   Filesystem,
   ResumeOptions,
+  Root,
   SnapshotOptions,
   SubvolumeListOptions,
   WalkOptions,
@@ -91,10 +92,10 @@ export class KernelFilesystem implements Filesystem {
       native.sync(t, this.#volume.handle),
     )
   }
-  walk(root: string, options?: WalkOptions) {
+  walk(root: Root, options?: WalkOptions) {
     return walk(this.#volume, root, options)
   }
-  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions) {
+  removeFiles(root: Root, files: readonly FileRef[], options?: CallOptions) {
     return removeFiles(this.#volume, root, files, options)
   }
   subvolumes(options?: SubvolumeListOptions) {
@@ -112,13 +113,13 @@ export class KernelFilesystem implements Filesystem {
   deleteSubvolume(path: string, options?: DeleteOptions) {
     return deleteSubvolume(this.#volume, path, options)
   }
-  fileExtents(root: string, file: FileRef, options?: CallOptions) {
+  fileExtents(root: Root, file: FileRef, options?: CallOptions) {
     return fileExtents(this.#volume, root, file, options)
   }
-  compressFile(root: string, file: FileRef, options?: CompressOptions) {
+  compressFile(root: Root, file: FileRef, options?: CompressOptions) {
     return compressFile(this.#volume, root, file, options)
   }
-  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions) {
+  estimateCompressedRatio(root: Root, file: FileRef, options?: CallOptions) {
     return estimateCompressedRatio(this.#volume, root, file, options)
   }
   resizeDevice(devid: number, sizeBytes: number, options?: CallOptions) {

@@ -12,10 +12,14 @@ export const callOptions = v.strictObject({
 /** Absolute, or relative to what the function says. */
 export const pathArgument = v.pipe(v.string(), v.nonEmpty('a path'))
 /** A root that an operator named: absolute, so that it never depends on the working directory. */
-export const rootPath = v.pipe(
+const rootPath = v.pipe(
   v.string(),
   v.check((path) => isAbsolute(path) && !path.includes('\0'), 'an absolute path'),
 )
+const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
+/** What `directory()` gave. */
+export const directoryArgument = v.object({ path: rootPath, inode: whole, subvolumeId: whole })
+export const rootArgument = v.union([rootPath, directoryArgument], 'an absolute path, or what directory() gave')
 
 export const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
 export const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
@@ -26,7 +30,6 @@ export const walkOptions = v.strictObject({
   batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),
 })
 
-const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
 const time = v.pipe(v.number(), v.finite())
 const bytes = v.custom<Uint8Array>(
   (path) => path instanceof Uint8Array && path.length > 0 && !path.includes(0),

@@ -320,6 +320,12 @@ export interface Directory {
   readonly subvolumeTop: boolean
 }
 
+/**
+ * Where files are looked for and acted upon. A path (absolute) means whatever directory is there at the moment. What
+ * `directory()` gave means that directory and no other: the call finds it there, behind no symlink, or fails (ESTALE).
+ */
+export type Root = string | Omit<Directory, 'subvolumeTop'>
+
 export interface Filesystem extends AsyncDisposable {
   /** The directory that was opened. */
   readonly path: string
@@ -346,16 +352,16 @@ export interface Filesystem extends AsyncDisposable {
   snapshot(source: string, destination: string, options?: SnapshotOptions): Promise<void>
   deleteSubvolume(path: string, options?: DeleteOptions): Promise<void>
 
-  /** Regular files below `root` (absolute, on this volume); never through symlinks, across mounts or into subvolumes. */
-  walk(root: string, options?: WalkOptions): AsyncIterable<FileBatch>
+  /** Regular files below `root`; never through symlinks, across mounts or into subvolumes. */
+  walk(root: Root, options?: WalkOptions): AsyncIterable<FileBatch>
   /** Unlinks what still is what was seen, opened beneath `root` without following symlinks. One outcome a file. */
-  removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]>
+  removeFiles(root: Root, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]>
   /** FIEMAP of a file that still is what was seen. */
-  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome>
+  fileExtents(root: Root, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome>
   /** Rewrites a file's data compressed, in slices, without changing its content, size or mtime. */
-  compressFile(root: string, file: FileRef, options?: CompressOptions): Promise<Compressed>
+  compressFile(root: Root, file: FileRef, options?: CompressOptions): Promise<Compressed>
   /** What `compressFile` with lzo would leave of a file's space on disk, from a bounded sample. */
-  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome>
+  estimateCompressedRatio(root: Root, file: FileRef, options?: CallOptions): Promise<RatioOutcome>
 
   balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress>
   /** Undefined when idle. */

@@ -1,12 +1,14 @@
 import { check } from '../errors.js'
-import { type NativeWalkBatch, native } from '../native.js'
-import { rootPath, walkOptions } from './options.js'
-import type { FileBatch, FileRef, Skipped, WalkOptions } from './types.js'
+import { type NativeRoot, type NativeWalkBatch, native } from '../native.js'
+import { rootArgument, walkOptions } from './options.js'
+import type { FileBatch, FileRef, Root, Skipped, WalkOptions } from './types.js'
 import type { Volume } from './volume.js'
 
-/** A root that an operator named: absolute, so that it never depends on the working directory. Internal. */
-export function checkRoot(operation: string, root: unknown): string {
-  return check(`${operation}: root`, rootPath, root)
+/** A root as the addon takes it. Internal. */
+export function checkRoot(operation: string, root: Root): NativeRoot {
+  const checked = check(`${operation}: root`, rootArgument, root)
+  if (typeof checked === 'string') return [checked, undefined]
+  return [checked.path, Float64Array.of(checked.inode, checked.subvolumeId)]
 }
 
 /**
@@ -16,25 +18,27 @@ export function checkRoot(operation: string, root: unknown): string {
  * Symlinks are never followed; mount points and nested subvolumes are never entered. What could not be read is counted
  * in the batch's `skipped`, and is no error; what vanishes under way is passed over. A batch may be empty when only
  * `skipped` has news. Breaking off the iteration closes the walk.
- * @param root absolute path of a directory on this volume; its last component may not be a symlink
- * @throws BtrfsError ENOENT, ENOTDIR, ELOOP (a symlink), EACCES, EBADF; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @param root absolute path of a directory on this volume, whose last component may not be a symlink; or what
+ * `directory()` gave, which is then found to be the same still, with no symlink in its whole path, as it is opened
+ * @throws BtrfsError ENOENT, ENOTDIR, ELOOP (a symlink), ESTALE (no longer the same directory), EACCES, EBADF;
+ * BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * for await (const batch of fs.walk('/mnt/pool/tmp'))
  *   for (let i = 0; i < batch.length; i++) console.log(batch.path(i), batch.sizeBytes[i])
  */
-export function walk(volume: Volume, root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch, void, void> {
+export function walk(volume: Volume, root: Root, options: WalkOptions = {}): AsyncGenerator<FileBatch, void, void> {
   const { signal, batchSize } = check('walk', walkOptions, options)
   return batches(volume, checkRoot('walk', root), batchSize, { signal })
 }
 
 async function* batches(
   volume: Volume,
-  root: string,
+  root: NativeRoot,
   batchSize: number,
   options: { signal: AbortSignal | undefined },
 ): AsyncGenerator<FileBatch, void, void> {
-  const context = { path: root }
-  const cursor = await volume.call('walk', context, options, (t) => native.walkOpen(t, volume.handle, root))
+  const context = { path: root[0] }
+  const cursor = await volume.call('walk', context, options, (t) => native.walkOpen(t, volume.handle, ...root))
   try {
     for (;;) {
       const raw = await volume.call('walk', context, options, (t) =>

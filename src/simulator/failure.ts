@@ -15,6 +15,7 @@ const TEXTS = {
   ENOTDIR: 'Not a directory',
   ENOTEMPTY: 'Directory not empty',
   EROFS: 'Read-only file system',
+  ESTALE: 'Stale file handle',
 } as const
 
 /** What the kernel would have answered. */

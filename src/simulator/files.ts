@@ -7,6 +7,7 @@ import type {
   FileOutcome,
   FileRef,
   RatioOutcome,
+  Root,
   Skipped,
 } from '../btrfs/types.js'
 import { BtrfsError } from '../errors.js'
@@ -32,7 +33,7 @@ interface Row {
 }
 
 /** Regular files below a directory, in the order of their names' creation. */
-export function* walkFiles(volume: SimulatedVolume, root: string, batchSize: number): Generator<FileBatch> {
+export function* walkFiles(volume: SimulatedVolume, root: Root, batchSize: number): Generator<FileBatch> {
   const start = findRoot(volume, root, 'walk')
   let rows: Row[] = []
   let subvolumes: string[] = []
@@ -97,7 +98,7 @@ function takenBytes(file: FileNode): number {
 }
 
 /** The file beneath `root`, if it still is the one that was seen; else why not. */
-function same(volume: SimulatedVolume, root: string, file: FileRef, operation: string): Found | FileFailure {
+function same(volume: SimulatedVolume, root: Root, file: FileRef, operation: string): Found | FileFailure {
   let at: Found = findRoot(volume, root, operation)
   const { id } = at.subvolume
   const path = key(file.path).split('/').filter(Boolean)
@@ -132,7 +133,7 @@ function outcome<T>(act: () => T): T | FileFailure {
   }
 }
 
-export function removeFile(volume: SimulatedVolume, root: string, file: FileRef): FileOutcome {
+export function removeFile(volume: SimulatedVolume, root: Root, file: FileRef): FileOutcome {
   const found = same(volume, root, file, 'removeFiles')
   if (!('subvolume' in found)) return found
   return outcome(() => {
@@ -141,7 +142,7 @@ export function removeFile(volume: SimulatedVolume, root: string, file: FileRef)
   })
 }
 
-export function extentsOf(volume: SimulatedVolume, root: string, file: FileRef): FileExtentsOutcome {
+export function extentsOf(volume: SimulatedVolume, root: Root, file: FileRef): FileExtentsOutcome {
   const found = same(volume, root, file, 'fileExtents')
   if (!('subvolume' in found)) return found
   const node = found.node as FileNode
@@ -166,7 +167,7 @@ export function extentsOf(volume: SimulatedVolume, root: string, file: FileRef):
   return result
 }
 
-export function compress(volume: SimulatedVolume, root: string, file: FileRef, algorithm: Algorithm): Compressed {
+export function compress(volume: SimulatedVolume, root: Root, file: FileRef, algorithm: Algorithm): Compressed {
   const found = same(volume, root, file, 'compressFile')
   if (!('subvolume' in found)) return found
   const node = found.node as FileNode
@@ -183,7 +184,7 @@ export function compress(volume: SimulatedVolume, root: string, file: FileRef, a
   })
 }
 
-export function estimateRatio(volume: SimulatedVolume, root: string, file: FileRef): RatioOutcome {
+export function estimateRatio(volume: SimulatedVolume, root: Root, file: FileRef): RatioOutcome {
   const found = same(volume, root, file, 'estimateCompressedRatio')
   if (!('subvolume' in found)) return found
   const { sizeBytes, ratio } = found.node as FileNode

@@ -12,7 +12,7 @@ import {
   listOptions,
   pathArgument,
   resumeOptions,
-  rootPath,
+  rootArgument,
   snapshotOptions,
   walkOptions,
 } from '../btrfs/options.js'
@@ -34,6 +34,7 @@ import type {
   Measurement,
   RatioOutcome,
   ResumeOptions,
+  Root,
   SnapshotOptions,
   Statfs,
   Subvolume,
@@ -167,11 +168,11 @@ export class SimulatedFilesystem implements Filesystem {
     })
   }
 
-  walk(root: string, options: WalkOptions = {}): AsyncGenerator<FileBatch> {
+  walk(root: Root, options: WalkOptions = {}): AsyncGenerator<FileBatch> {
     const { signal, batchSize } = check('walk', walkOptions, options)
-    return this.#batches(check('walk: root', rootPath, root), batchSize, signal)
+    return this.#batches(check('walk: root', rootArgument, root), batchSize, signal)
   }
-  async *#batches(root: string, batchSize: number, signal: AbortSignal | undefined): AsyncGenerator<FileBatch> {
+  async *#batches(root: Root, batchSize: number, signal: AbortSignal | undefined): AsyncGenerator<FileBatch> {
     const batches = await this.#quick('walk', { signal }, (volume) => walkFiles(volume, root, batchSize))
     for (;;) {
       const next = await this.#quick('walk', { signal }, () => batches.next())
@@ -179,18 +180,18 @@ export class SimulatedFilesystem implements Filesystem {
       yield next.value
     }
   }
-  async removeFiles(root: string, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]> {
+  async removeFiles(root: Root, files: readonly FileRef[], options?: CallOptions): Promise<FileOutcome[]> {
     const refs = check('removeFiles: files', fileRefs, files)
     return this.#beneath('removeFiles', root, options, (volume) => refs.map((file) => removeFile(volume, root, file)))
   }
-  fileExtents(root: string, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome> {
+  fileExtents(root: Root, file: FileRef, options?: CallOptions): Promise<FileExtentsOutcome> {
     return this.#beneath('fileExtents', root, options, (volume) => extentsOf(volume, root, file))
   }
-  async compressFile(root: string, file: FileRef, options: CompressOptions = {}): Promise<Compressed> {
+  async compressFile(root: Root, file: FileRef, options: CompressOptions = {}): Promise<Compressed> {
     const { algorithm, ...callWith } = check('compressFile', compressOptions, options)
     return this.#beneath('compressFile', root, callWith, (volume) => compress(volume, root, file, algorithm))
   }
-  estimateCompressedRatio(root: string, file: FileRef, options?: CallOptions): Promise<RatioOutcome> {
+  estimateCompressedRatio(root: Root, file: FileRef, options?: CallOptions): Promise<RatioOutcome> {
     return this.#beneath('estimateCompressedRatio', root, options, (volume) => estimateRatio(volume, root, file))
   }
 
@@ -260,11 +261,11 @@ export class SimulatedFilesystem implements Filesystem {
   }
   async #beneath<T>(
     operation: string,
-    root: string,
+    root: Root,
     options: CallOptions | undefined,
     act: (volume: SimulatedVolume) => T,
   ): Promise<T> {
-    check(`${operation}: root`, rootPath, root)
+    check(`${operation}: root`, rootArgument, root)
     return this.#quick(operation, options, act)
   }
   #resolve(what: string, path: string): string {

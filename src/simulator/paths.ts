@@ -1,4 +1,5 @@
 /** From a path to what it names, through subvolumes and, where asked, symlinks. */
+import type { Root } from '../btrfs/types.js'
 import { failure } from './failure.js'
 import { type DirectoryNode, key, type Node, type SubvolumeRecord } from './tree.js'
 
@@ -93,8 +94,15 @@ export function findDirectory(volume: Walkable, path: string, operation: string)
   throw failure(found.node === undefined ? 'ENOENT' : 'ENOTDIR', operation, { path })
 }
 
-/** A root that somebody named: never itself a symlink. @throws BtrfsError ENOENT, ENOTDIR, ELOOP */
-export function findRoot(volume: Walkable, path: string, operation: string): Found & { node: DirectoryNode } {
+/** A root that somebody named: never itself a symlink. @throws BtrfsError ENOENT, ENOTDIR, ELOOP, ESTALE */
+export function findRoot(volume: Walkable, root: Root, operation: string): Found & { node: DirectoryNode } {
+  if (typeof root !== 'string') {
+    const found = findDirectory(volume, root.path, operation)
+    const same = found.node.inode === root.inode && found.subvolume.id === root.subvolumeId
+    if (same && pathOf(volume, found) === root.path) return found
+    throw failure('ESTALE', operation, { path: root.path })
+  }
+  const path = root
   if (find(volume, path, operation, false).node?.kind === 'symlink') throw failure('ELOOP', operation, { path })
   return findDirectory(volume, path, operation)
 }

@@ -12,12 +12,13 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Executor, type ExecutorOptions } from '../../src/actions/executor.js'
 import type { Outcome } from '../../src/actions/plan.js'
 import type { ActionName } from '../../src/actions/table.js'
@@ -113,40 +114,61 @@ describe.skipIf(cannotMount)('on a real volume', () => {
     }
   })
 
-  it('a root that became a symlink is not followed', async () => {
-    await mount()
-    mkdirSync(at('precious'))
-    writeFileSync(at('precious', 'old'), 'x')
-    writeFileSync(at('tmp', 'old'), 'x')
-    clock.aheadMs = 11 * DAY_MS
-    const executor = await open({ temp: [at('tmp')] })
-    renameSync(at('tmp'), at('moved'))
-    symlinkSync('precious', at('tmp'))
-    const outcome = await act(executor, 'temp')
-    expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'BTRMIND_ERR_ROOT' } })
-    expect(existsSync(at('precious', 'old')) && existsSync(at('moved', 'old'))).toBe(true)
-  })
-
-  it('a root whose parent was swapped is not followed', async () => {
+  it('a root that became another directory is not followed, however late', async () => {
     await mount()
     for (const parent of ['home', 'precious']) {
       mkdirSync(at(parent, 'tmp'), { recursive: true })
       writeFileSync(at(parent, 'tmp', 'old'), 'x')
     }
+    // Nothing but its directory tells the bystander from what was seen.
+    rmSync(at('precious', 'tmp', 'old'))
+    linkSync(at('home', 'tmp', 'old'), at('precious', 'tmp', 'old'))
     clock.aheadMs = 11 * DAY_MS
-    for (const swap of [() => symlinkSync('precious', at('home')), () => renameSync(at('precious'), at('home'))]) {
+    const original = fs.removeFiles
+    const swaps = [
+      ['home/tmp', () => symlinkSync('../precious/tmp', at('home', 'tmp'))],
+      ['home', () => symlinkSync('precious', at('home'))],
+      ['home', () => renameSync(at('precious'), at('home'))],
+    ] as const
+    for (const [path, swap] of swaps) {
       clock.aheadMs += DAY_MS // What failed rests for a while.
       const executor = await open({ temp: [at('home', 'tmp')] })
-      renameSync(at('home'), at('moved'))
-      swap()
-      // Looked at again through the swapped parent: the candidates are the bystander's now.
-      await executor.refresh()
+      const swapped = vi.fn(() => {
+        renameSync(at(path), at('moved'))
+        swap()
+      })
+      // After whatever was looked at before.
+      fs.removeFiles = (...args) => {
+        swapped()
+        return original.apply(fs, args)
+      }
       const outcome = await act(executor, 'temp')
-      expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'BTRMIND_ERR_ROOT' } })
-      expect(existsSync(at('home', 'tmp', 'old')) && existsSync(at('moved', 'tmp', 'old'))).toBe(true)
-      rmSync(at('home'), { recursive: lstatSync(at('home')).isDirectory() })
-      renameSync(at('moved'), at('home'))
+      fs.removeFiles = original
+      expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'ESTALE' } })
+      expect(swapped).toHaveBeenCalledTimes(1)
+      expect(existsSync(at('home', 'tmp', 'old')) && lstatSync(at('moved')).isDirectory()).toBe(true)
+      if (lstatSync(at(path)).isSymbolicLink()) unlinkSync(at(path))
+      else renameSync(at(path), at('precious'))
+      renameSync(at('moved'), at(path))
+      expect(existsSync(at('home', 'tmp', 'old')) && existsSync(at('precious', 'tmp', 'old'))).toBe(true)
     }
+  })
+
+  it('a root that became another directory is not looked into', async () => {
+    await mount()
+    mkdirSync(at('precious'))
+    writeFileSync(at('precious', 'old'), 'x')
+    clock.aheadMs = 11 * DAY_MS
+    const executor = await Executor.open(fs, { clock, temp: [at('tmp')], compress: [at('tmp')] })
+    executors.push(executor)
+    renameSync(at('tmp'), at('moved'))
+    renameSync(at('precious'), at('tmp'))
+    const problems = await executor.refresh()
+    expect(problems).toEqual([expect.stringMatching(/^temp: .*ESTALE/), expect.stringMatching(/^compress: .*ESTALE/)])
+    expect(executor.plan('temp', await sampleOf({ fs, clock }))).toMatchObject({
+      code: 'nothing-to-do',
+      reason: expect.stringContaining(`could not look at 1 directory, the first '${at('tmp')}': ESTALE`),
+    })
   })
 
   it('a symlink that the operator named is resolved once, and the state directory found behind one', async () => {

@@ -8,13 +8,14 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { FileRef } from '../../src/btrfs/types.js'
+import type { FileRef, Root } from '../../src/btrfs/types.js'
 import { refs as filesBelow, nameOf } from '../helpers/files.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
@@ -34,7 +35,7 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     volume?.[Symbol.dispose]()
   })
 
-  const refs = (root: string) => filesBelow(fs, root)
+  const refs = (root: Root) => filesBelow(fs, root)
   const codes = (files: FileRef[], outcomes: { code?: string }[]) =>
     Object.fromEntries(files.map((file, i) => [name(file), outcomes[i]!.code ?? 'ok']))
 
@@ -128,7 +129,7 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
       }
       expect(codes(files, await fs.removeFiles(root, files))).toEqual(expected)
       if (haveStrace) {
-        const old = withoutOpenat2(root, files)
+        const old = withoutOpenat2(volume.path, root, files)
         expect(Object.fromEntries(files.map((file, i) => [name(file), old.codes[i]]))).toEqual(expected)
         expect(old.skipped).toEqual(['MOUNT 1', 'SUBVOLUME 1'])
         expect(old.left).toEqual(['real/f'])
@@ -141,10 +142,72 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     if (haveStrace) {
       writeFileSync(join(root, 'real', 'g'), 'x')
       const g = (await refs(root)).filter((file) => name(file) === 'real/g')
-      expect(withoutOpenat2(root, g)).toMatchObject({ codes: ['ok'], left: ['real/f'] })
+      expect(withoutOpenat2(volume.path, root, g)).toMatchObject({ codes: ['ok'], left: ['real/f'] })
     }
     expect(await fs.removeFiles(root, [path('real/f')])).toEqual([{ ok: true }])
     expect(existsSync(join(outside, 'f'))).toBe(true)
+  })
+
+  it('a root that was looked up is that directory still, behind no symlink, or nothing is done', async () => {
+    const root = at('named', 'home', 'root')
+    mkdirSync(root, { recursive: true })
+    writeFileSync(join(root, 'f'), 'x')
+    const named = await fs.directory(root)
+    const [seen] = await refs(named)
+    // A bystander that only its directory tells from what was seen.
+    const bystander = at('named', 'bystander', 'root')
+    mkdirSync(bystander, { recursive: true })
+    run('ln', join(root, 'f'), join(bystander, 'f'))
+    const [file] = await refs(named)
+    expect(file).toMatchObject({ inode: seen!.inode, mtimeMs: seen!.mtimeMs })
+    const acts = [
+      () => fs.removeFiles(named, [file!]),
+      () => fs.fileExtents(named, file!),
+      () => fs.compressFile(named, file!),
+      () => fs.estimateCompressedRatio(named, file!),
+      () => refs(named),
+    ]
+    const home = at('named', 'home')
+    const away = at('named', 'away')
+    const swaps = [() => symlinkSync('bystander', home), () => renameSync(at('named', 'bystander'), home)]
+    for (const swap of swaps) {
+      renameSync(home, away)
+      swap()
+      const found = swap === swaps[0] ? 'a symlink' : `inode ${statSync(root).ino} of subvolume 5`
+      for (const act of acts) {
+        await expect(act()).rejects.toMatchObject({ code: 'ESTALE', path: root })
+        await expect(act()).rejects.toThrow(`could not find inode ${named.inode} of subvolume 5 there, but ${found}; `)
+      }
+      if (haveStrace) expect(withoutOpenat2(volume.path, named, [file!])).toEqual({ failed: 'ESTALE' })
+      expect(existsSync(join(root, 'f'))).toBe(true)
+      if (swap === swaps[0]) unlinkSync(home)
+      else renameSync(home, at('named', 'bystander'))
+      await expect(refs(named)).rejects.toMatchObject({ code: 'ENOENT' })
+      renameSync(away, home)
+    }
+    // A mount point on the way is none of that.
+    run('mount', '--bind', home, home)
+    try {
+      if (haveStrace) expect(withoutOpenat2(volume.path, named, [])).toMatchObject({ left: ['f'] })
+      expect(await fs.removeFiles(named, [file!])).toEqual([{ ok: true }])
+    } finally {
+      run('umount', home)
+    }
+    expect(existsSync(join(bystander, 'f'))).toBe(true)
+  })
+
+  it('a subvolume that was looked up is told from another one in its place', async () => {
+    const root = at('versions')
+    run('btrfs', 'subvolume', 'create', root)
+    writeFileSync(join(root, 'f'), 'x')
+    const named = await fs.directory(root)
+    const [file] = await refs(named)
+    renameSync(root, at('versions.old'))
+    run('btrfs', 'subvolume', 'snapshot', at('versions.old'), root)
+    const { inode, subvolumeId } = await fs.directory(root)
+    expect(inode).toBe(named.inode)
+    await expect(fs.removeFiles(named, [file!])).rejects.toThrow(`there, but inode 256 of subvolume ${subvolumeId}`)
+    expect(existsSync(join(root, 'f'))).toBe(true)
   })
 
   it('reports what the kernel refuses, file by file', async () => {
@@ -246,7 +309,11 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
 })
 
 /** What helpers/beneath.ts says where the kernel has no openat2. */
-function withoutOpenat2(root: string, files: FileRef[]): { codes: string[]; skipped: string[]; left: string[] } {
+function withoutOpenat2(
+  volume: string,
+  root: Root,
+  files: FileRef[],
+): { codes: string[]; skipped: string[]; left: string[]; failed?: string } {
   const strace = [
     '-f',
     '--seccomp-bpf',
@@ -258,8 +325,8 @@ function withoutOpenat2(root: string, files: FileRef[]): { codes: string[]; skip
     '-e',
     'inject=openat2:error=ENOSYS',
   ]
-  const child = [process.execPath, '--import', 'tsx', join(import.meta.dirname, '../helpers/beneath.ts'), root]
-  const input = JSON.stringify(files.map((file) => ({ ...file, path: name(file) })))
+  const child = [process.execPath, '--import', 'tsx', join(import.meta.dirname, '../helpers/beneath.ts'), volume]
+  const input = JSON.stringify({ root, files: files.map((file) => ({ ...file, path: name(file) })) })
   // LeakSanitizer cannot work under ptrace.
   const env = { ...process.env, ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:detect_leaks=0` }
   return JSON.parse(execFileSync('strace', [...strace, ...child], { input, encoding: 'utf8', env }))

@@ -1,6 +1,6 @@
 /** What the upper layers rely on, of any filesystem: one suite for the kernel and for the simulator. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { FileRef, Filesystem, Measurement, Subvolume } from '../../src/btrfs/types.js'
+import type { FileRef, Filesystem, Measurement, Root, Subvolume } from '../../src/btrfs/types.js'
 import { fileRef } from '../../src/btrfs/walk.js'
 import { BtrfsError } from '../../src/errors.js'
 import { DAY_MS, MIB } from '../../src/units.js'
@@ -52,7 +52,7 @@ export async function refusal(act: () => Promise<unknown>): Promise<unknown> {
   throw new Error('it did not fail')
 }
 
-export async function rows(fs: Filesystem, root: string, batchSize?: number): Promise<(FileRef & { name: string })[]> {
+export async function rows(fs: Filesystem, root: Root, batchSize?: number): Promise<(FileRef & { name: string })[]> {
   const found: (FileRef & { name: string })[] = []
   for await (const batch of fs.walk(root, { batchSize })) {
     for (let index = 0; index < batch.length; index++) found.push({ ...fileRef(batch, index), name: batch.path(index) })
@@ -374,6 +374,41 @@ function files(bench: () => Bench) {
     expect(codes).toEqual(['CHANGED', 'CHANGED', 'EXDEV', 'ELOOP', 'EXDEV', 'ENOENT'])
     expect((await rows(fs, `${root}/tmp`)).map(({ name }) => name).sort()).toEqual(['changed', 'same'])
     expect((await rows(fs, root)).map(({ name }) => name)).toContain('keep')
+  })
+
+  it('finds a root that was looked up to be that directory still, or does nothing', async () => {
+    const { fs, root } = bench()
+    for (const parent of ['named', 'other']) {
+      await bench().makeDirectory(parent)
+      await bench().makeDirectory(`${parent}/tmp`)
+      await bench().writeFile(`${parent}/tmp/file`, 5000)
+    }
+    const named = await fs.directory(`${root}/named/tmp`)
+    const other = await fs.directory(`${root}/other/tmp`)
+    const [file] = await rows(fs, named)
+    const acts = (where: Root) => [
+      () => rows(fs, where),
+      () => fs.removeFiles(where, [file!]),
+      () => fs.fileExtents(where, file!),
+      () => fs.compressFile(where, file!),
+      () => fs.estimateCompressedRatio(where, file!),
+    ]
+    await bench().makeSymlink('way', 'named')
+    await fs.createSubvolume(`${root}/version1`)
+    await fs.snapshot(`${root}/version1`, `${root}/version2`)
+    const version = await fs.directory(`${root}/version1`)
+    const wrong = [
+      { ...other, path: named.path },
+      { ...named, path: `${root}/way/tmp` },
+      { ...version, path: `${root}/version2` },
+    ]
+    for (const where of wrong) {
+      for (const act of acts(where)) expect(await refusal(act)).toMatchObject({ code: 'ESTALE', path: where.path })
+    }
+    expect(await refusal(acts({ ...named, path: 'named' })[1]!)).toMatchObject({ code: 'BTRMIND_ERR_ARGUMENT' })
+    expect(await fs.fileExtents(named, file!)).toMatchObject({ ok: true })
+    expect(await fs.removeFiles(named, [file!])).toEqual([{ ok: true }])
+    expect(await rows(fs, other)).toHaveLength(1)
   })
 
   it('does not remove from a read-only snapshot', async () => {

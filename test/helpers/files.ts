@@ -3,13 +3,13 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import type { KernelFilesystem } from '../../src/btrfs/filesystem.js'
-import type { FileRef } from '../../src/btrfs/types.js'
+import type { FileRef, Root } from '../../src/btrfs/types.js'
 import { fileRef } from '../../src/btrfs/walk.js'
 import { createRandom } from '../../src/random.js'
 import { run } from './volume.js'
 
 /** Every file below `root`, in the order of their names. */
-export async function refs(fs: KernelFilesystem, root: string): Promise<FileRef[]> {
+export async function refs(fs: KernelFilesystem, root: Root): Promise<FileRef[]> {
   const found: FileRef[] = []
   for await (const batch of fs.walk(root)) {
     for (let i = 0; i < batch.length; i++) found.push(fileRef(batch, i))

@@ -22,7 +22,7 @@ describe.skipIf(cannotMount)('native arguments', () => {
   ]
 
   it('files: columns of the wrong type, length, order or range', async () => {
-    const remove = (files: unknown) => native.removeFiles(0, handle, volume.path, ...(files as NativeFiles))
+    const remove = (files: unknown) => native.removeFiles(0, handle, volume.path, undefined, ...(files as NativeFiles))
     for (const files of [
       [],
       [1, 2, 3],
@@ -35,24 +35,28 @@ describe.skipIf(cannotMount)('native arguments', () => {
       one('f', 1, [1, 2 ** 53, 3, 4]),
     ])
       expect(() => remove(files)).toThrow(TypeError)
+    for (const seen of [1, [5, 6], new Float64Array(1), new Float64Array([-1, 5]), new Float32Array(2)])
+      expect(() => native.walkOpen(0, handle, volume.path, seen as never)).toThrow(TypeError)
     expect(await remove(none)).toEqual({ codes: new Int32Array(), names: {} })
     expect(await remove(one('a\0b'))).toEqual({ codes: new Int32Array([18]), names: { 18: 'EXDEV' } })
     for (const call of ['fileExtents', 'estimateCompressedRatio'] as const) {
-      await expect(native[call](0, handle, volume.path, ...none)).rejects.toMatchObject({ code: 'EINVAL' })
-      expect(() => native[call](0, {} as never, volume.path, ...none)).toThrow(TypeError)
+      await expect(native[call](0, handle, volume.path, undefined, ...none)).rejects.toMatchObject({ code: 'EINVAL' })
+      expect(() => native[call](0, {} as never, volume.path, undefined, ...none)).toThrow(TypeError)
     }
-    await expect(native.compressFile(0, handle, volume.path, ...none, 2)).rejects.toMatchObject({ code: 'EINVAL' })
-    expect(() => native.compressFile(0, handle, volume.path, ...one(), 'lzo' as never)).toThrow(TypeError)
+    await expect(native.compressFile(0, handle, volume.path, undefined, ...none, 2)).rejects.toMatchObject({
+      code: 'EINVAL',
+    })
+    expect(() => native.compressFile(0, handle, volume.path, undefined, ...one(), 'lzo' as never)).toThrow(TypeError)
   })
 
   it('walks and balances: foreign, closed and busy objects', async () => {
     expect(() => native.walkNext(0, handle, {} as never, 1)).toThrow(TypeError)
     expect(() => native.walkNext(0, handle, handle as never, 1)).toThrow(TypeError)
-    const walk = await native.walkOpen(0, handle, volume.path)
+    const walk = await native.walkOpen(0, handle, volume.path, undefined)
     // Two at once; on a quick machine the first is often over before the second comes.
     const codes: string[] = []
     for (let round = 0; round < 2_000 && codes.length === 0; round++) {
-      const shared = await native.walkOpen(0, handle, volume.path)
+      const shared = await native.walkOpen(0, handle, volume.path, undefined)
       const next = async () => native.walkNext(0, handle, shared, 1)
       for (const result of await Promise.allSettled([next(), next(), next(), next()])) {
         if (result.status === 'rejected') codes.push(result.reason.code)
@@ -67,6 +71,6 @@ describe.skipIf(cannotMount)('native arguments', () => {
     await expect(async () => native.walkNext(0, handle, walk, 1)).rejects.toMatchObject({ code: 'EBADF' })
     for (const filters of [1, {}, new Float64Array(3), new Float32Array(2)])
       expect(() => native.balancePrepare(filters as never)).toThrow(TypeError)
-    await expect(native.walkOpen(0, handle, '/proc')).rejects.toMatchObject({ code: 'EXDEV' })
+    await expect(native.walkOpen(0, handle, '/proc', undefined)).rejects.toMatchObject({ code: 'EXDEV' })
   })
 })

@@ -4,8 +4,6 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,
-    // Some race the kernel (writeback, a balance that ends early): what fails must fail three times.
-    retry: 2,
     hookTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,

@@ -111,6 +111,12 @@ describe.skipIf(cannotMount)('the demo on a real volume', () => {
     LIMIT_MS,
   )
 
+  // What the group's signal hits between fork and setsid; the demo stops in order and takes away what that makes.
+  it.each(['INT', 'QUIT', 'HUP', 'TERM'])('SIG%s to a tool that just began: it is run again', (signal) => {
+    const script = `[ -e "$1" ] || { : > "$1"; kill -${signal} $$; }; echo done`
+    expect(run('sh', '-c', script, 'sh', join(directory, 'hit'))).toBe('done\n')
+  })
+
   it(
     'Ctrl-C in the summary leaves nothing',
     async () => {

@@ -39,6 +39,9 @@ function probe(): string | undefined {
   }
 }
 
+/** What stops a whole process group. */
+const STOPS: unknown[] = ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM']
+
 /** Runs a reference tool and gives its output; throws with its stderr. */
 export function run(command: string, ...args: string[]): string {
   // The sanitizers that scripts/test.mjs preloads are for node: they slow the tools down, and find their leaks.
@@ -51,9 +54,9 @@ export function run(command: string, ...args: string[]): string {
   try {
     return start()
   } catch (error) {
-    // The Ctrl-C came after the fork and before the new session: the command itself never ran.
-    const { signal } = error as { signal?: NodeJS.Signals }
-    if (signal !== 'SIGINT' && signal !== 'SIGQUIT' && signal !== 'SIGHUP') throw error
+    // The signal to the group came after the fork and before the new session: the command itself never ran.
+    const { signal } = error as { signal?: NodeJS.Signals | null }
+    if (!STOPS.includes(signal)) throw error
     return start()
   }
 }

@@ -3,9 +3,9 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <optional>
 #include <unordered_map>
 
+#include "directories.h"
 #include "tree_search.h"
 
 namespace btrmind {
@@ -71,71 +71,6 @@ std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
   return found;
 }
 
-// Directories between a subvolume's top and the subvolumes in it, each looked up once.
-class Directories {
- public:
-  explicit Directories(int fd) : fd_(fd) {}
-
-  // "" for the top, else "a/b/". Null: not there (any more).
-  const std::string* path(uint64_t tree, uint64_t inode) {
-    auto [at, isNew] = known_.try_emplace({tree, inode});
-    std::optional<std::string>& path = at->second;
-    if (isNew && inode == kFirst) path = "";
-    if (isNew && inode != kFirst) path = look(tree, inode);
-    return path ? &*path : nullptr;
-  }
-
- private:
-  struct Place {
-    uint64_t tree, inode;
-    bool operator==(const Place& other) const { return tree == other.tree && inode == other.inode; }
-  };
-  struct Hash {
-    size_t operator()(const Place& place) const {
-      return std::hash<uint64_t>()(place.tree * 0x9e3779b97f4a7c15 ^ place.inode);
-    }
-  };
-
-  // A directory has one name, in one INODE_REF; up from there until the top, or one that is known.
-  std::optional<std::string> look(uint64_t tree, uint64_t inode) {
-    std::vector<std::string> names;
-    const std::string* above = nullptr;
-    for (uint64_t at = inode;;) {
-      Key first{at, BTRFS_INODE_REF_KEY, 0}, last{at, BTRFS_INODE_REF_KEY, kMax};
-      std::string name;
-      int returned =
-          searchTree(fd_, tree, first, last,
-                     [&](const Item& item) {
-                       size_t length = item.at<uint16_t>(offsetof(btrfs_inode_ref, name_len));
-                       if (sizeof(btrfs_inode_ref) + length > item.length) return false;
-                       name.assign(reinterpret_cast<const char*>(item.data + sizeof(btrfs_inode_ref)), length);
-                       at = item.key.offset;
-                       return false;
-                     },
-                     {1, 1, kItemBytes});
-      // ENOENT: the tree itself was deleted.
-      if (returned < 0 && returned != -ENOENT)
-        throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "look up a directory"};
-      if (name.empty()) return std::nullopt;
-      names.push_back(std::move(name));
-      if (names.size() > kDepth) return std::nullopt;  // a circle, in a tree that is damaged
-      if (at == kFirst) break;
-      auto known = known_.find({tree, at});
-      if (known != known_.end() && known->second) {
-        above = &*known->second;
-        break;
-      }
-    }
-    std::string path = above == nullptr ? "" : *above;
-    for (auto name = names.rbegin(); name != names.rend(); ++name) path += *name + "/";
-    return path;
-  }
-
-  static constexpr size_t kItemBytes = 4096, kDepth = 65536;
-  int fd_;
-  std::unordered_map<Place, std::optional<std::string>, Hash> known_;
-};
-
 }  // namespace
 
 std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
@@ -172,12 +107,12 @@ std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
     uint32_t at = level.child;
     level.child = next[at];
     Found& child = found[at];
-    const std::string* directory = directories.path(child.info.parent_id, child.info.dir_id);
+    const Directories::Place& directory = directories.find(child.info.parent_id, child.info.dir_id);
     if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
     // Deleted or moved since the root tree was read.
-    if (directory == nullptr) continue;
+    if (directory.is == Directories::Is::gone) continue;
     path.resize(level.prefix);
-    path += *directory;
+    path += directory.path;
     path += child.name;
     out.push_back({child.info, path});
     path += '/';

@@ -44,7 +44,7 @@ bool vanished(int error) { return error == ENOENT || error == ENOTDIR || error =
 
 }  // namespace
 
-Walk::Walk(Root root) : root_(std::move(root)) {
+Walk::Walk(Root root, bool everything) : root_(std::move(root)), everything_(everything) {
   int error = 0;
   ScopedFd fd = openDirectory([&](int flags) { return root_.directory("", flags); }, error);
   struct stat stat;
@@ -53,9 +53,15 @@ Walk::Walk(Root root) : root_(std::move(root)) {
   push(std::move(fd), stat.st_ino);
 }
 
-WalkBatch Walk::next(size_t rows, const Cancelled& cancelled) {
-  WalkBatch batch;
-  batch.values.reserve(rows * WalkBatch::kColumns);
+Batch Walk::next(size_t rows, const Cancelled& cancelled) {
+  Batch batch;
+  batch.values.reserve(rows * batch.columns);
+  if (everything_ && atRoot_) {
+    struct statx stat;
+    checkedCall(statx(frames_.back().fd.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stat), "statx", "read the root");
+    add("", stat, batch);
+  }
+  atRoot_ = false;
   for (size_t entries = 0; entries < kMaxEntries && batch.ends.size() < rows && batch.paths.size() < kMaxPathBytes;
        entries++) {
     if (frames_.empty() || cancelled) break;
@@ -64,7 +70,7 @@ WalkBatch Walk::next(size_t rows, const Cancelled& cancelled) {
       leave(batch);
     } else if (entry.type == DT_DIR) {
       enter(entry.name, batch);
-    } else if (entry.type == DT_REG || entry.type == DT_UNKNOWN) {
+    } else if (everything_ || entry.type == DT_REG || entry.type == DT_UNKNOWN) {
       look(entry.name, batch);
     }
   }
@@ -73,7 +79,7 @@ WalkBatch Walk::next(size_t rows, const Cancelled& cancelled) {
 }
 
 // The next entry, or false at the end. `entry` points into the frame's buffer.
-bool Walk::read(Frame& frame, Entry& entry, WalkBatch& batch) {
+bool Walk::read(Frame& frame, Entry& entry, Batch& batch) {
   for (;;) {
     if (frame.at == frame.end) {
       long got = syscall(SYS_getdents64, frame.fd.get(), frame.buffer.data(), frame.buffer.size());
@@ -91,7 +97,7 @@ bool Walk::read(Frame& frame, Entry& entry, WalkBatch& batch) {
   }
 }
 
-void Walk::enter(const char* name, WalkBatch& batch) {
+void Walk::enter(const char* name, Batch& batch) {
   int error = 0;
   ScopedFd fd = openDirectory([&](int flags) { return openChild(frames_.back().fd.get(), name, flags); }, error);
   struct stat stat;
@@ -101,6 +107,10 @@ void Walk::enter(const char* name, WalkBatch& batch) {
     return;
   }
   if (stat.st_dev != root_.device()) return skip(batch, "SUBVOLUME", name);
+  if (everything_) {
+    struct statx row;
+    if (statx(fd.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &row) == 0) add(name, row, batch);
+  }
   path_.append(name).push_back('/');
   push(std::move(fd), stat.st_ino);
 }
@@ -123,7 +133,7 @@ void Walk::push(ScopedFd fd, uint64_t inode) {
   spareBuffers_.push_back(std::move(evicted.buffer));
 }
 
-void Walk::leave(WalkBatch& batch) {
+void Walk::leave(Batch& batch) {
   Frame child = std::move(frames_.back());
   frames_.pop_back();
   while (!frames_.empty()) {
@@ -161,7 +171,7 @@ void Walk::leave(WalkBatch& batch) {
   if (spareBuffers_.size() < kMaxOpen) spareBuffers_.push_back(std::move(child.buffer));
 }
 
-void Walk::look(const char* name, WalkBatch& batch) {
+void Walk::look(const char* name, Batch& batch) {
   struct statx stat;
   int directory = frames_.back().fd.get();
   if (statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) < 0) {
@@ -169,11 +179,15 @@ void Walk::look(const char* name, WalkBatch& batch) {
     return;
   }
   if (S_ISDIR(stat.stx_mode)) return enter(name, batch);
-  if (!S_ISREG(stat.stx_mode)) return;
+  if (!everything_ && !S_ISREG(stat.stx_mode)) return;
   // A file can be a mount point too.
   if (stat.stx_attributes & STATX_ATTR_MOUNT_ROOT) return skip(batch, "MOUNT", name);
+  add(name, stat, batch);
+}
+
+void Walk::add(const char* name, const struct statx& stat, Batch& batch) {
   auto time = [](const statx_timestamp& at) { return milliseconds(at.tv_sec, at.tv_nsec); };
-  const double row[WalkBatch::kColumns] = {
+  const double row[] = {
       static_cast<double>(stat.stx_ino),
       static_cast<double>(stat.stx_size),
       static_cast<double>(stat.stx_blocks) * 512,
@@ -183,12 +197,10 @@ void Walk::look(const char* name, WalkBatch& batch) {
       static_cast<double>(stat.stx_mode),
       static_cast<double>(stat.stx_nlink),
   };
-  batch.values.insert(batch.values.end(), row, row + WalkBatch::kColumns);
-  batch.paths.append(path_).append(name);
-  batch.ends.push_back(static_cast<uint32_t>(batch.paths.size()));
+  batch.add(row, path_, name);
 }
 
-void Walk::skip(WalkBatch& batch, const char* reason, const char* name) {
+void Walk::skip(Batch& batch, const char* reason, const char* name) {
   for (Skip& known : batch.skipped) {
     if (known.reason == reason) {
       known.count++;

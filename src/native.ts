@@ -22,11 +22,14 @@ export interface NativeInfo {
   label: string
 }
 
-/** A walk under way; opaque. */
-export type NativeWalk = { readonly __walk: unique symbol }
+/** A walk or a scan under way; opaque. */
+export type NativeFileCursor = { readonly __files: unique symbol }
 
-export interface NativeWalkBatch {
-  /** Float64Array, [8 × rows]: inode, size, disk bytes, atime, mtime, ctime (ms), mode, links; a column at a time. */
+export interface NativeFileBatch {
+  /**
+   * [8 to 12 × rows], a column at a time: inode, size, disk bytes, atime, mtime, ctime (ms), mode, links; of a scan also
+   * the generation, and where asked extents, compressed bytes, shared bytes (NaN: not known).
+   */
   columns: Float64Array<ArrayBuffer>
   /** All paths, one after the other, and where each ends. */
   paths: Uint8Array<ArrayBuffer>
@@ -155,9 +158,19 @@ export interface Native {
   mlpKernel(name?: string): string
 
   // native/ops/walk.cpp
-  walkOpen(ticket: number, handle: NativeHandle, ...root: NativeRoot): Promise<NativeWalk>
-  walkNext(ticket: number, handle: NativeHandle, walk: NativeWalk, rows: number): Promise<NativeWalkBatch>
-  walkClose(walk: NativeWalk): void
+  /** `everything`: not only regular files. */
+  walkOpen(
+    ticket: number,
+    handle: NativeHandle,
+    ...rootAndMode: [...NativeRoot, everything: boolean]
+  ): Promise<NativeFileCursor>
+  scanOpen(
+    ticket: number,
+    handle: NativeHandle,
+    ...rootAndMode: [...NativeRoot, since: number, extents: boolean, sharing: boolean]
+  ): Promise<NativeFileCursor>
+  filesNext(ticket: number, handle: NativeHandle, cursor: NativeFileCursor, rows: number): Promise<NativeFileBatch>
+  filesClose(cursor: NativeFileCursor): void
 
   // native/ops/files.cpp
   /** Rejects with ECANCELED and the outcomes so far as `progress`. */

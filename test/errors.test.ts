@@ -153,7 +153,7 @@ describe('the addon', () => {
   async function refuses(name: string, ...args: unknown[]): Promise<void> {
     try {
       const result = await functions[name]?.(...args)
-      if (name === 'walkOpen') functions.walkClose?.(result)
+      if (name === 'walkOpen') functions.filesClose?.(result)
     } catch (error) {
       const known = error instanceof TypeError || error instanceof RangeError
       expect(known || (error as { failure?: boolean }).failure, name).toBe(true)

@@ -1,9 +1,12 @@
-// A walk as JavaScript sees it: a cursor, and columns a batch.
+// A walk or a scan as JavaScript sees it: a cursor, and columns a batch.
 #include "../walk.h"
+
+#include <fcntl.h>
 
 #include <cerrno>
 
 #include "../js.h"
+#include "../scan.h"
 #include "files.h"
 #include "ops.h"
 
@@ -11,20 +14,23 @@ namespace btrmind {
 
 namespace {
 
-constexpr napi_type_tag kWalkTag{0x6274726d696e642dULL, 0x77616c6b2d312020ULL};
+constexpr napi_type_tag kCursorTag{0x6274726d696e642dULL, 0x77616c6b2d312020ULL};
 
 struct Cursor {
-  explicit Cursor(Root root) : walk(std::move(root)) {}
-  Walk walk;
+  explicit Cursor(std::unique_ptr<Files> files) : files(std::move(files)) {}
+  std::unique_ptr<Files> files;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
 };
+using CursorPtr = std::shared_ptr<Cursor>;
 
-Napi::Value toJs(Napi::Env env, WalkBatch& batch) {
-  size_t rows = batch.ends.size();
-  auto columns = Napi::Float64Array::New(env, rows * WalkBatch::kColumns);
+Napi::Value wrapCursor(Napi::Env env, CursorPtr& cursor) { return wrapShared(env, cursor, kCursorTag); }
+
+Napi::Value toJs(Napi::Env env, Batch& batch) {
+  size_t rows = batch.rows();
+  auto columns = Napi::Float64Array::New(env, rows * batch.columns);
   for (size_t row = 0; row < rows; row++) {
-    for (size_t column = 0; column < WalkBatch::kColumns; column++)
-      columns.Data()[column * rows + row] = batch.values[row * WalkBatch::kColumns + column];
+    for (size_t column = 0; column < batch.columns; column++)
+      columns.Data()[column * rows + row] = batch.values[row * batch.columns + column];
   }
   auto bytes = [&](const std::string& text) { return copied<Napi::Uint8Array>(env, text.data(), text.size()); };
   Napi::Object out = Napi::Object::New(env);
@@ -44,35 +50,56 @@ Napi::Value toJs(Napi::Env env, WalkBatch& batch) {
   return out;
 }
 
-// walkOpen(ticket, handle, root, seen) → cursor
+// walkOpen(ticket, handle, root, seen, everything) → cursor
 Napi::Value walkOpen(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
       args, handle,
-      [handle, ref = readRoot(args, 2)](const Cancelled&) { return std::make_shared<Cursor>(Root(handle, ref)); },
-      [](Napi::Env env, std::shared_ptr<Cursor>& cursor) { return wrapShared(env, cursor, kWalkTag); });
+      [handle, ref = readRoot(args, 2), everything = args.boolean(4)](const Cancelled&) {
+        return std::make_shared<Cursor>(std::make_unique<Walk>(Root(handle, ref), everything));
+      },
+      wrapCursor);
 }
 
-// walkNext(ticket, handle, cursor, rows) → { columns, paths, ends, skipped, done }
-Napi::Value walkNext(const Args& args) {
+// scanOpen(ticket, handle, root, seen, since, extents, sharing) → cursor
+Napi::Value scanOpen(const Args& args) {
   HandlePtr handle = args.handle(1);
-  auto cursor = unwrapShared<Cursor>(args.env(), args[2], kWalkTag);
+  ScanOptions options;
+  options.since = args.u64(4);
+  options.extents = args.boolean(5);
+  options.sharing = args.boolean(6);
+  return quick(
+      args, handle,
+      [handle, ref = readRoot(args, 2), options](const Cancelled&) {
+        int fd = Root(handle, ref).directory("", O_RDONLY);
+        if (fd < 0) throw Failure{-fd, "open", "open the directory", ref.path};
+        return std::make_shared<Cursor>(std::make_unique<Scan>(ScopedFd(fd), options));
+      },
+      wrapCursor);
+}
+
+// filesNext(ticket, handle, cursor, rows) → { columns, paths, ends, skipped, done }
+Napi::Value filesNext(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  CursorPtr cursor = unwrapShared<Cursor>(args.env(), args[2], kCursorTag);
   size_t rows = args.u64(3);
-  if (cursor == nullptr) throw Failure{EBADF, nullptr, "go on with a closed walk"};
-  if (cursor->busy.test_and_set()) throw Failure{EBUSY, nullptr, "go on with a walk that is under way"};
+  if (cursor == nullptr) throw Failure{EBADF, nullptr, "go on after the end was asked for"};
+  if (cursor->busy.test_and_set()) throw Failure{EBUSY, nullptr, "go on while a batch is under way"};
   return quick(
       args, handle,
       [cursor, rows](const Cancelled& cancelled) {
-        WalkBatch batch = cursor->walk.next(rows, cancelled);
-        cursor->busy.clear();
-        return batch;
+        struct Free {
+          std::atomic_flag& busy;
+          ~Free() { busy.clear(); }
+        } free{cursor->busy};
+        return cursor->files->next(rows, cancelled);
       },
       toJs);
 }
 
-// walkClose(cursor): synchronous; a batch under way keeps it until it is read.
-Napi::Value walkClose(const Args& args) {
-  unwrapShared<Cursor>(args.env(), args[0], kWalkTag).reset();
+// filesClose(cursor): synchronous; a batch under way keeps it until it is read.
+Napi::Value filesClose(const Args& args) {
+  unwrapShared<Cursor>(args.env(), args[0], kCursorTag).reset();
   return args.env().Undefined();
 }
 
@@ -80,8 +107,9 @@ Napi::Value walkClose(const Args& args) {
 
 void defineWalk(Napi::Env env, Napi::Object exports) {
   define<walkOpen>(env, exports, "walkOpen");
-  define<walkNext>(env, exports, "walkNext");
-  define<walkClose>(env, exports, "walkClose");
+  define<scanOpen>(env, exports, "scanOpen");
+  define<filesNext>(env, exports, "filesNext");
+  define<filesClose>(env, exports, "filesClose");
 }
 
 }  // namespace btrmind

@@ -2,8 +2,9 @@
  * Looks for candidate files between steps, so that a step finds them ready. Each look is bounded and goes on where the
  * one before stopped; a pass is over when it has seen all roots.
  */
+
+import { fileRef } from '../btrfs/batch.js'
 import type { Directory, FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
-import { fileRef } from '../btrfs/walk.js'
 import type { Clock } from '../clock.js'
 import { DAY_MS } from '../units.js'
 

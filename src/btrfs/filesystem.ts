@@ -11,6 +11,7 @@ import { info } from './info.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
 import { resizeDevice } from './resize.js'
+import { scan } from './scan.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
@@ -22,6 +23,7 @@ import type {
   Filesystem,
   ResumeOptions,
   Root,
+  ScanOptions,
   SnapshotOptions,
   SubvolumeListOptions,
   WalkOptions,
@@ -94,6 +96,9 @@ export class KernelFilesystem implements Filesystem {
   }
   walk(root: Root, options?: WalkOptions) {
     return walk(this.#volume, root, options)
+  }
+  scan(options?: ScanOptions) {
+    return scan(this.#volume, options)
   }
   removeFiles(root: Root, files: readonly FileRef[], options?: CallOptions) {
     return removeFiles(this.#volume, root, files, options)

@@ -1,8 +1,8 @@
 /** btrfs for Node: every operation of the kernel's interface, typed. Needs nothing of the mind. */
 export { BtrfsError, BtrmindError, ERRORS, type ErrorCode } from '../errors.js'
 export { formatBytes } from '../units.js'
+export { fileRef, rows } from './batch.js'
 export type { CallOptions } from './call.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
 export type { Operation } from './operation.js'
 export type * from './types.js'
-export { fileRef } from './walk.js'

@@ -30,6 +30,16 @@ export const walkOptions = v.strictObject({
   batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),
 })
 
+export const scanOptions = v.strictObject({
+  signal: v.optional(v.instance(AbortSignal)),
+  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 4_096),
+  subvolume: v.optional(pathArgument, '.'),
+  sinceGeneration: v.optional(whole, 0),
+  extents: v.optional(v.boolean(), false),
+  sharing: v.optional(v.boolean(), false),
+  consistent: v.optional(v.boolean(), false),
+  sync: v.optional(v.boolean(), true),
+})
 const time = v.pipe(v.number(), v.finite())
 const bytes = v.custom<Uint8Array>(
   (path) => path instanceof Uint8Array && path.length > 0 && !path.includes(0),

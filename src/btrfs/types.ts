@@ -209,6 +209,58 @@ export interface FileBatch {
   pathBytes(index: number): Uint8Array
 }
 
+/**
+ * A batch of a scan: directories, symlinks and special files too, told apart by `mode`. One row a name: those of a hard
+ * link have one inode and follow one another. In the order of inodes. Paths are relative to what was scanned, which is
+ * '' itself.
+ */
+export interface ScanBatch extends FileBatch {
+  /** The transaction that last changed the inode. This and the next columns: undefined where not asked or permitted. */
+  readonly generation: Float64Array | undefined
+  /** As FIEMAP counts: what goes on where the one before ends, in the file and on disk, belongs to it. */
+  readonly extentCount: Float64Array | undefined
+  /** Logical bytes in compressed extents. */
+  readonly compressedBytes: Float64Array | undefined
+  /** In extents that a snapshot or a reflink holds too; NaN: it went away under way. */
+  readonly sharedBytes: Float64Array | undefined
+}
+
+/** One file of a batch. */
+export interface FileRow {
+  readonly path: string
+  readonly pathBytes: Uint8Array
+  readonly inode: number
+  readonly sizeBytes: number
+  readonly diskBytes: number
+  readonly atimeMs: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+  readonly mode: number
+  readonly links: number
+  readonly generation: number | undefined
+  readonly extentCount: number | undefined
+  readonly compressedBytes: number | undefined
+  readonly sharedBytes: number | undefined
+}
+
+export interface ScanOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Rows in a batch, about. Default 4,096. */
+  readonly batchSize?: number | undefined
+  /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
+  readonly subvolume?: string | undefined
+  /** Only inodes that were changed in this transaction (`Subvolume.generation`) or later. Default 0: all. */
+  readonly sinceGeneration?: number | undefined
+  /** Count extents and compressed bytes. Default false. */
+  readonly extents?: boolean | undefined
+  /** Also what of them is shared: an open and a FIEMAP for each file. Implies `extents`. Default false. */
+  readonly sharing?: boolean | undefined
+  /** One moment's view: of a read-only snapshot that is made before and deleted after. Default false. */
+  readonly consistent?: boolean | undefined
+  /** Sync the volume first: what is not committed is not in its trees. Default true. */
+  readonly sync?: boolean | undefined
+}
+
 /** A file as it was seen; acted upon only if it still is the same. */
 export interface FileRef {
   /** Bytes, relative to the root. */

@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { fileRef } from '../../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { FileBatch, Skipped, WalkOptions } from '../../src/btrfs/types.js'
-import { fileRef } from '../../src/btrfs/walk.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 /** '1795227346.9978080520' as node:fs has it: a float of all its seconds would be off by more. */

@@ -1,7 +1,7 @@
 /** What the upper layers rely on, of any filesystem: one suite for the kernel and for the simulator. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { fileRef } from '../../src/btrfs/batch.js'
 import type { FileRef, Filesystem, Measurement, Root, Subvolume } from '../../src/btrfs/types.js'
-import { fileRef } from '../../src/btrfs/walk.js'
 import { BtrfsError } from '../../src/errors.js'
 import { DAY_MS, MIB } from '../../src/units.js'
 

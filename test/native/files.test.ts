@@ -36,7 +36,7 @@ describe.skipIf(cannotMount)('native arguments', () => {
     ])
       expect(() => remove(files)).toThrow(TypeError)
     for (const seen of [1, [5, 6], new Float64Array(1), new Float64Array([-1, 5]), new Float32Array(2)])
-      expect(() => native.walkOpen(0, handle, volume.path, seen as never)).toThrow(TypeError)
+      expect(() => native.walkOpen(0, handle, volume.path, seen as never, false)).toThrow(TypeError)
     expect(await remove(none)).toEqual({ codes: new Int32Array(), names: {} })
     expect(await remove(one('a\0b'))).toEqual({ codes: new Int32Array([18]), names: { 18: 'EXDEV' } })
     for (const call of ['fileExtents', 'estimateCompressedRatio'] as const) {
@@ -50,27 +50,27 @@ describe.skipIf(cannotMount)('native arguments', () => {
   })
 
   it('walks and balances: foreign, closed and busy objects', async () => {
-    expect(() => native.walkNext(0, handle, {} as never, 1)).toThrow(TypeError)
-    expect(() => native.walkNext(0, handle, handle as never, 1)).toThrow(TypeError)
-    const walk = await native.walkOpen(0, handle, volume.path, undefined)
+    expect(() => native.filesNext(0, handle, {} as never, 1)).toThrow(TypeError)
+    expect(() => native.filesNext(0, handle, handle as never, 1)).toThrow(TypeError)
+    const walk = await native.walkOpen(0, handle, volume.path, undefined, false)
     // Two at once; on a quick machine the first is often over before the second comes.
     const codes: string[] = []
     for (let round = 0; round < 2_000 && codes.length === 0; round++) {
-      const shared = await native.walkOpen(0, handle, volume.path, undefined)
-      const next = async () => native.walkNext(0, handle, shared, 1)
+      const shared = await native.walkOpen(0, handle, volume.path, undefined, false)
+      const next = async () => native.filesNext(0, handle, shared, 1)
       for (const result of await Promise.allSettled([next(), next(), next(), next()])) {
         if (result.status === 'rejected') codes.push(result.reason.code)
       }
-      native.walkClose(shared)
+      native.filesClose(shared)
     }
     expect([...new Set(codes)]).toEqual(['EBUSY'])
-    expect(await native.walkNext(0, handle, walk, 1)).toMatchObject({ done: true })
+    expect(await native.filesNext(0, handle, walk, 1)).toMatchObject({ done: true })
     expect(() => native.balance(0, handle, walk as never)).toThrow(TypeError)
-    native.walkClose(walk)
-    native.walkClose(walk)
-    await expect(async () => native.walkNext(0, handle, walk, 1)).rejects.toMatchObject({ code: 'EBADF' })
+    native.filesClose(walk)
+    native.filesClose(walk)
+    await expect(async () => native.filesNext(0, handle, walk, 1)).rejects.toMatchObject({ code: 'EBADF' })
     for (const filters of [1, {}, new Float64Array(3), new Float32Array(2)])
       expect(() => native.balancePrepare(filters as never)).toThrow(TypeError)
-    await expect(native.walkOpen(0, handle, '/proc', undefined)).rejects.toMatchObject({ code: 'EXDEV' })
+    await expect(native.walkOpen(0, handle, '/proc', undefined, false)).rejects.toMatchObject({ code: 'EXDEV' })
   })
 })

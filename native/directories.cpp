@@ -1,0 +1,77 @@
+#include "directories.h"
+
+#include <cerrno>
+#include <vector>
+
+#include "tree_search.h"
+
+namespace btrmind {
+
+namespace {
+
+// What is remembered is forgotten at this size, so that memory stays flat on any tree.
+constexpr size_t kMaxBytes = 8 << 20, kEntryBytes = 96;
+constexpr size_t kItemBytes = 4096;
+constexpr size_t kMaxDepth = 65536;  // more would be a circle, in a tree that is damaged
+
+}  // namespace
+
+const Directories::Place& Directories::find(uint64_t tree, uint64_t inode) {
+  auto at = known_.find({tree, inode});
+  if (at != known_.end()) return at->second;
+  return keep({tree, inode}, look(tree, inode));
+}
+
+void Directories::learn(uint64_t tree, uint64_t inode, uint64_t parent, std::string_view name) {
+  if (inode == top_) return;
+  auto above = known_.find({tree, parent});
+  if (above == known_.end()) return;
+  Place place = above->second;
+  place.path.append(name).push_back('/');
+  keep({tree, inode}, std::move(place));
+}
+
+const Directories::Place& Directories::keep(Where where, Place place) {
+  if (bytes_ > kMaxBytes) {
+    known_.clear();
+    bytes_ = 0;
+  }
+  // Elsewhere: where exactly does not matter.
+  if (place.is != Is::below) place.path = {};
+  bytes_ += kEntryBytes + place.path.capacity();
+  return known_.insert_or_assign(where, std::move(place)).first->second;
+}
+
+// A directory has one name, in one INODE_REF; up from there until the top, or one that is known.
+Directories::Place Directories::look(uint64_t tree, uint64_t inode) {
+  std::vector<std::string> names;
+  Place place{Is::below, {}};
+  for (uint64_t at = inode; at != top_;) {
+    auto known = known_.find({tree, at});
+    if (known != known_.end()) {
+      place = known->second;
+      break;
+    }
+    if (at == BTRFS_FIRST_FREE_OBJECTID) return {Is::elsewhere, {}};
+    std::string name;
+    Key first{at, BTRFS_INODE_REF_KEY, 0}, last{at, BTRFS_INODE_REF_KEY, UINT64_MAX};
+    int returned = searchTree(fd_, tree, first, last,
+                              [&](const Item& item) {
+                                size_t length = item.at<uint16_t>(offsetof(btrfs_inode_ref, name_len));
+                                if (sizeof(btrfs_inode_ref) + length > item.length) return false;
+                                name.assign(reinterpret_cast<const char*>(item.data + sizeof(btrfs_inode_ref)), length);
+                                at = item.key.offset;
+                                return false;
+                              },
+                              {1, 1, kItemBytes});
+    // ENOENT: the tree itself was deleted.
+    if (returned < 0 && returned != -ENOENT)
+      throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "look up a directory"};
+    if (name.empty() || names.size() > kMaxDepth) return {};
+    names.push_back(std::move(name));
+  }
+  for (auto name = names.rbegin(); name != names.rend(); ++name) place.path += *name + "/";
+  return place;
+}
+
+}  // namespace btrmind

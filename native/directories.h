@@ -1,0 +1,44 @@
+// Where a directory is, from its inode, by tree search: each is looked up once. Needs CAP_SYS_ADMIN. One thread.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+namespace btrmind {
+
+class Directories {
+ public:
+  // `top`: the inode that paths count from, in every tree; a subvolume's own directory by default.
+  explicit Directories(int fd, uint64_t top = 256) : fd_(fd), top_(top) {}
+
+  enum class Is { below, elsewhere, gone };
+  struct Place {
+    Is is = Is::gone;
+    std::string path;  // "" for the top, else "a/b/"
+  };
+  // Good until the next call. Tree 0 is the descriptor's own subvolume. Throws Failure.
+  const Place& find(uint64_t tree, uint64_t inode);
+  // A directory that a search came by anyway.
+  void learn(uint64_t tree, uint64_t inode, uint64_t parent, std::string_view name);
+
+ private:
+  struct Where {
+    uint64_t tree, inode;
+    bool operator==(const Where& other) const { return tree == other.tree && inode == other.inode; }
+  };
+  struct Hash {
+    size_t operator()(const Where& where) const {
+      return std::hash<uint64_t>()((where.tree * 0x9e3779b97f4a7c15) ^ where.inode);
+    }
+  };
+  Place look(uint64_t tree, uint64_t inode);
+  const Place& keep(Where where, Place place);
+
+  int fd_;
+  uint64_t top_;
+  std::unordered_map<Where, Place, Hash> known_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace btrmind

@@ -1,0 +1,282 @@
+#include "scan.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+
+#include "beneath.h"
+#include "extents.h"
+#include "js.h"
+
+namespace btrmind {
+
+namespace {
+
+// Small pages, measured: what a page holds of a directory's own entries, which are of no use here, is wasted; behind
+// them it goes on with the next inode.
+constexpr size_t kPageBytes = 8 << 10;
+constexpr unsigned kMaxPages = 256;
+constexpr size_t kMaxPathBytes = 1 << 20;
+constexpr uint64_t kLastInode = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
+constexpr uint64_t kMax = UINT64_MAX;
+
+enum Column {
+  kInode,
+  kSize,
+  kDiskBytes,
+  kAtime,
+  kMtime,
+  kCtime,
+  kMode,
+  kLinks,
+  kGeneration,
+  kExtents,
+  kCompressedBytes,
+  kSharedBytes
+};
+
+double timeAt(const Item& item, size_t offset) {
+  return milliseconds(item.at<int64_t>(offset), item.at<uint32_t>(offset + sizeof(int64_t)));
+}
+
+// By its number, since the path may be of any length and may change. Descriptor or -errno.
+int openInode(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation) {
+  struct {
+    file_handle header;
+    uint32_t fid[5];  // the kernel's btrfs_fid without a parent, packed
+  } handle = {};
+  handle.header.handle_bytes = sizeof handle.fid;
+  handle.header.handle_type = 0x4d;
+  memcpy(handle.fid, &inode, sizeof inode);
+  memcpy(handle.fid + 2, &subvolume, sizeof subvolume);
+  handle.fid[4] = static_cast<uint32_t>(generation);
+  int fd = open_by_handle_at(mount, &handle.header, O_RDONLY | O_NOATIME | O_NONBLOCK | O_CLOEXEC);
+  return fd < 0 ? -errno : fd;
+}
+
+uint64_t inodeOf(int fd) {
+  struct stat stat;
+  checkedCall(fstat(fd, &stat), "fstat", "read the directory");
+  return stat.st_ino;
+}
+
+uint64_t blockBytesOf(int fd) {
+  struct statfs stat;
+  checkedCall(fstatfs(fd, &stat), "fstatfs", "read the block size");
+  return static_cast<uint64_t>(stat.f_bsize);
+}
+
+}  // namespace
+
+Scan::Scan(ScopedFd directory, ScanOptions options)
+    : fd_(std::move(directory)),
+      options_(options),
+      top_(inodeOf(fd_.get())),
+      blockBytes_(blockBytesOf(fd_.get())),
+      directories_(fd_.get(), top_),
+      next_{BTRFS_FIRST_FREE_OBJECTID, 0, 0} {
+  options_.extents |= options_.sharing;
+  btrfs_ioctl_ino_lookup_args args = {};
+  args.objectid = BTRFS_FIRST_FREE_OBJECTID;
+  checkedIoctl(fd_.get(), BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &args, "read the subvolume's id");
+  subvolume_ = args.treeid;
+  // Without the privilege this says so, not the first batch.
+  Key first{BTRFS_FIRST_FREE_OBJECTID, 0, 0};
+  int returned = searchTree(fd_.get(), 0, first, first, [](const Item&) { return false; }, {1, 1, kPageBytes});
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the subvolume's tree"};
+}
+
+Batch Scan::next(size_t rows, const Cancelled& cancelled) {
+  Batch batch(options_.extents ? kExtentColumns : kColumns);
+  SearchLimits limits;
+  limits.calls = 1;
+  limits.bytes = kPageBytes;
+  limits.generation = options_.since;
+  for (unsigned page = 0; page < kMaxPages && !ended_; page++) {
+    if (cancelled || batch.rows() >= rows || batch.paths.size() >= kMaxPathBytes) break;
+    bool any = false;
+    Key last{};
+    int returned = searchTree(
+        fd_.get(), 0, next_, {kLastInode, 255, kMax},
+        [&](const Item& item) {
+          any = true;
+          last = item.key;
+          return visit(item);
+        },
+        limits);
+    if (returned == -EOVERFLOW && limits.bytes < kSearchBytes) {
+      limits.bytes = kSearchBytes;
+      continue;
+    }
+    if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the subvolume's tree"};
+    limits.bytes = kPageBytes;
+    ended_ = !any;
+    // The last one may go on in the next page.
+    size_t whole = ended_ || inodes_.empty() ? inodes_.size() : inodes_.size() - 1;
+    for (size_t i = 0; i < whole; i++)
+      finish(inodes_[i], i + 1 < inodes_.size() ? inodes_[i + 1].firstName : names_.size(), batch, cancelled);
+    if (ended_) break;
+    if (whole > 0) {
+      size_t names = inodes_[whole].firstName, text = names < names_.size() ? names_[names].offset : text_.size();
+      inodes_.erase(inodes_.begin(), inodes_.begin() + static_cast<std::ptrdiff_t>(whole));
+      names_.erase(names_.begin(), names_.begin() + static_cast<std::ptrdiff_t>(names));
+      text_.erase(0, text);
+      inodes_[0].firstName = 0;
+      for (Name& name : names_) name.offset -= text;
+    }
+    next_ = last;
+    // A directory's entries, and extents that nobody asked for, are passed over.
+    if (last.type >= BTRFS_DIR_ITEM_KEY && last.type <= BTRFS_DIR_INDEX_KEY) {
+      next_.type = BTRFS_DIR_INDEX_KEY + 1;
+      next_.offset = 0;
+    } else if (last.type > BTRFS_DIR_INDEX_KEY && !options_.extents) {
+      next_ = {last.objectid + 1, 0, 0};
+    } else if (++next_.offset == 0) {
+      next_.type++;
+    }
+  }
+  batch.done = ended_;
+  return batch;
+}
+
+bool Scan::visit(const Item& item) {
+  if (item.key.type == BTRFS_INODE_ITEM_KEY) {
+    begin(item);
+  } else if (!inodes_.empty() && inodes_.back().number == item.key.objectid) {
+    if (item.key.type == BTRFS_INODE_REF_KEY) addNames(item, false);
+    if (item.key.type == BTRFS_INODE_EXTREF_KEY) addNames(item, true);
+    if (item.key.type == BTRFS_EXTENT_DATA_KEY && options_.extents) addExtent(inodes_.back(), item);
+  }
+  return true;
+}
+
+void Scan::begin(const Item& item) {
+  using Raw = btrfs_inode_item;
+  uint64_t transaction = item.at<uint64_t>(offsetof(Raw, transid));
+  // A search by generation gives whole blocks of the tree.
+  if (transaction < options_.since) return;
+  Inode inode = {};
+  inode.number = item.key.objectid;
+  inode.generation = item.at<uint64_t>(offsetof(Raw, generation));
+  inode.links = item.at<uint32_t>(offsetof(Raw, nlink));
+  inode.firstName = names_.size();
+  uint64_t bytes = item.at<uint64_t>(offsetof(Raw, nbytes));
+  double* row = inode.row;
+  row[kInode] = exact(inode.number, "inode");
+  row[kSize] = exact(item.at<uint64_t>(offsetof(Raw, size)), "size");
+  row[kDiskBytes] = exact((bytes + blockBytes_ - 1) / blockBytes_ * blockBytes_, "disk bytes");
+  row[kAtime] = timeAt(item, offsetof(Raw, atime));
+  row[kMtime] = timeAt(item, offsetof(Raw, mtime));
+  row[kCtime] = timeAt(item, offsetof(Raw, ctime));
+  row[kMode] = item.at<uint32_t>(offsetof(Raw, mode));
+  row[kLinks] = static_cast<double>(inode.links);
+  row[kGeneration] = exact(transaction, "generation");
+  inodes_.push_back(inode);
+}
+
+// One item holds all names in one directory; what has no room there is in an extended one, by hash.
+void Scan::addNames(const Item& item, bool extended) {
+  const size_t header = extended ? offsetof(btrfs_inode_extref, name) : sizeof(btrfs_inode_ref);
+  const size_t lengthAt = extended ? offsetof(btrfs_inode_extref, name_len) : offsetof(btrfs_inode_ref, name_len);
+  for (size_t at = 0; at + header <= item.length;) {
+    size_t length = item.at<uint16_t>(at + lengthAt);
+    uint64_t parent =
+        extended ? item.at<uint64_t>(at + offsetof(btrfs_inode_extref, parent_objectid)) : item.key.offset;
+    at += header;
+    if (at + length > item.length) return;
+    names_.push_back({parent, text_.size(), length});
+    text_.append(reinterpret_cast<const char*>(item.data + at), length);
+    at += length;
+  }
+}
+
+// Counted as FIEMAP counts: what continues the extent before it, in the file and on disk, belongs to it.
+void Scan::addExtent(Inode& inode, const Item& item) {
+  using Raw = btrfs_file_extent_item;
+  int type = item.at<uint8_t>(offsetof(Raw, type));
+  bool compressed = item.at<uint8_t>(offsetof(Raw, compression)) != 0;
+  if (type == BTRFS_FILE_EXTENT_INLINE) {
+    inode.row[kExtents]++;
+    if (compressed) inode.row[kCompressedBytes] += static_cast<double>(item.at<uint64_t>(offsetof(Raw, ram_bytes)));
+    return;
+  }
+  uint64_t disk = item.at<uint64_t>(offsetof(Raw, disk_bytenr));
+  if (disk == 0) return;  // a hole
+  uint64_t length = item.at<uint64_t>(offsetof(Raw, num_bytes));
+  uint64_t physical = disk + (compressed ? 0 : item.at<uint64_t>(offsetof(Raw, offset)));
+  int kind = type * 2 + compressed;
+  bool continues = inode.row[kExtents] > 0 && inode.nextLogical == item.key.offset && inode.nextPhysical == physical &&
+                   inode.kind == kind;
+  if (!continues) inode.row[kExtents]++;
+  inode.nextLogical = item.key.offset + length;
+  inode.nextPhysical = physical + length;
+  inode.kind = kind;
+  if (compressed) inode.row[kCompressedBytes] += static_cast<double>(length);
+}
+
+// Items of one inode that a search by generation may have left out.
+void Scan::seek(const Inode& inode, uint32_t firstType, uint32_t lastType) {
+  int returned =
+      searchTree(fd_.get(), 0, {inode.number, firstType, 0}, {inode.number, lastType, kMax}, [&](const Item& item) {
+        if (item.key.type == BTRFS_INODE_REF_KEY) addNames(item, false);
+        if (item.key.type == BTRFS_INODE_EXTREF_KEY) addNames(item, true);
+        if (item.key.type == BTRFS_EXTENT_DATA_KEY) addExtent(const_cast<Inode&>(inode), item);
+        return true;
+      });
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read an inode"};
+}
+
+void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled) {
+  const bool isDirectory = S_ISDIR(static_cast<mode_t>(inode.row[kMode]));
+  const bool isFile = S_ISREG(static_cast<mode_t>(inode.row[kMode]));
+  size_t firstName = inode.firstName, sought = names_.size();
+  if (options_.since > 0) {
+    if (lastName - firstName < std::max<uint64_t>(1, inode.links)) {
+      seek(inode, BTRFS_INODE_REF_KEY, BTRFS_INODE_EXTREF_KEY);
+      firstName = sought;
+      lastName = names_.size();
+    }
+    if (options_.extents && isFile) {
+      std::fill(inode.row + kExtents, inode.row + kExtentColumns, 0);
+      inode.nextLogical = inode.nextPhysical = 0;
+      seek(inode, BTRFS_EXTENT_DATA_KEY, BTRFS_EXTENT_DATA_KEY);
+    }
+  }
+  auto share = [&] {
+    if (!options_.sharing || !isFile || inode.row[kExtents] == 0) return;
+    ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
+    Extents extents;
+    // Deleted meanwhile: nothing is known of it.
+    bool known = fd.get() >= 0 && readExtents(fd.get(), 0, kMax, cancelled, extents) == 0;
+    inode.row[kSharedBytes] = known ? static_cast<double>(extents.sharedBytes) : std::nan("");
+  };
+  bool shared = false;
+  auto add = [&](std::string_view directory, std::string_view name) {
+    if (!shared) share();
+    shared = true;
+    batch.add(inode.row, directory, name);
+  };
+  if (inode.number == top_) {
+    add("", "");
+  } else {
+    for (size_t i = firstName; i < lastName; i++) {
+      const Name& name = names_[i];
+      std::string_view text(text_.data() + name.offset, name.length);
+      const Directories::Place& place = directories_.find(0, name.parent);
+      if (place.is == Directories::Is::below) add(place.path, text);
+      if (isDirectory) directories_.learn(0, inode.number, name.parent, text);
+    }
+  }
+  if (names_.size() > sought) {
+    text_.resize(names_[sought].offset);
+    names_.resize(sought);
+  }
+}
+
+}  // namespace btrmind

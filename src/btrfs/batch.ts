@@ -1,0 +1,191 @@
+/** Files in batches of columns, from a walk or a scan. */
+import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
+import type { FileBatch, FileRef, FileRow, ScanBatch, Skipped } from './types.js'
+import type { Volume } from './volume.js'
+
+/** @param from.open gives the cursor; it is called when the first batch is asked for */
+export async function* batches(
+  volume: Volume,
+  from: {
+    readonly operation: string
+    readonly path: string
+    readonly open: (ticket: number) => Promise<NativeFileCursor>
+    readonly batchSize: number
+    readonly signal: AbortSignal | undefined
+    /** Read the next batch while the caller looks at this one. */
+    readonly ahead: boolean
+  },
+): AsyncGenerator<ScanBatch, void, void> {
+  const { operation, path, open, batchSize, signal, ahead } = from
+  const call = <T>(run: (ticket: number) => Promise<T>) => volume.call(operation, { path }, { signal }, run)
+  const cursor = await call(open)
+  const next = () => call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
+  let coming: Promise<NativeFileBatch> | undefined
+  try {
+    for (let done = false; !done; ) {
+      const raw = await (coming ?? next())
+      coming = undefined
+      done = raw.done
+      if (ahead && !done) {
+        coming = next()
+        coming.catch(() => {}) // heard of when it is awaited
+      }
+      if (raw.ends.length > 0 || raw.skipped.length > 0) yield new Batch(raw)
+    }
+  } finally {
+    await coming?.catch(() => {})
+    native.filesClose(cursor)
+  }
+}
+
+/** File `index` of a batch, as the functions that act on files take it. */
+export function fileRef(batch: FileBatch, index: number): FileRef {
+  if (!(index >= 0 && index < batch.length)) throw new RangeError(`no file ${index} in a batch of ${batch.length}`)
+  return {
+    path: batch.pathBytes(index),
+    inode: batch.inode[index]!,
+    sizeBytes: batch.sizeBytes[index]!,
+    mtimeMs: batch.mtimeMs[index]!,
+    ctimeMs: batch.ctimeMs[index]!,
+  }
+}
+
+/**
+ * The files of all batches, one by one. An object is made for each: columns are several times quicker.
+ * @example
+ * for await (const file of rows(fs.scan())) if (file.sizeBytes > 1e9) console.log(file.path)
+ */
+export async function* rows(batches: AsyncIterable<FileBatch>): AsyncGenerator<FileRow, void, void> {
+  for await (const batch of batches) for (let index = 0; index < batch.length; index++) yield new Row(batch, index)
+}
+
+/** Reads its columns when asked. */
+class Row implements FileRow {
+  readonly #batch: ScanBatch
+  readonly #index: number
+  constructor(batch: FileBatch, index: number) {
+    this.#batch = batch as ScanBatch
+    this.#index = index
+  }
+  get path() {
+    return this.#batch.path(this.#index)
+  }
+  get pathBytes() {
+    return this.#batch.pathBytes(this.#index)
+  }
+  get inode() {
+    return this.#batch.inode[this.#index]!
+  }
+  get sizeBytes() {
+    return this.#batch.sizeBytes[this.#index]!
+  }
+  get diskBytes() {
+    return this.#batch.diskBytes[this.#index]!
+  }
+  get atimeMs() {
+    return this.#batch.atimeMs[this.#index]!
+  }
+  get mtimeMs() {
+    return this.#batch.mtimeMs[this.#index]!
+  }
+  get ctimeMs() {
+    return this.#batch.ctimeMs[this.#index]!
+  }
+  get mode() {
+    return this.#batch.mode[this.#index]!
+  }
+  get links() {
+    return this.#batch.links[this.#index]!
+  }
+  get generation() {
+    return this.#batch.generation?.[this.#index]
+  }
+  get extentCount() {
+    return this.#batch.extentCount?.[this.#index]
+  }
+  get compressedBytes() {
+    return this.#batch.compressedBytes?.[this.#index]
+  }
+  get sharedBytes() {
+    return this.#batch.sharedBytes?.[this.#index]
+  }
+  toJSON() {
+    return { ...Object.fromEntries(COLUMNS.map((name) => [name, this[name]])), path: this.path }
+  }
+}
+
+/** As the addon gives them. */
+const COLUMNS = [
+  'inode',
+  'sizeBytes',
+  'diskBytes',
+  'atimeMs',
+  'mtimeMs',
+  'ctimeMs',
+  'mode',
+  'links',
+  'generation',
+  'extentCount',
+  'compressedBytes',
+  'sharedBytes',
+] as const
+class Batch implements ScanBatch {
+  readonly length: number
+  readonly inode: Float64Array
+  readonly sizeBytes: Float64Array
+  readonly diskBytes: Float64Array
+  readonly atimeMs: Float64Array
+  readonly mtimeMs: Float64Array
+  readonly ctimeMs: Float64Array
+  readonly mode: Float64Array
+  readonly links: Float64Array
+  readonly generation: Float64Array | undefined
+  readonly extentCount: Float64Array | undefined
+  readonly compressedBytes: Float64Array | undefined
+  readonly sharedBytes: Float64Array | undefined
+  readonly skipped: readonly Skipped[]
+  readonly #paths: Uint8Array
+  readonly #text: Buffer
+  readonly #ends: Uint32Array
+
+  constructor(raw: NativeFileBatch) {
+    const rows = raw.ends.length
+    const column = (name: (typeof COLUMNS)[number]) => {
+      const index = COLUMNS.indexOf(name)
+      const given = raw.columns.subarray(index * rows, (index + 1) * rows)
+      return rows > 0 && given.length === 0 ? undefined : given
+    }
+    this.length = rows
+    this.inode = column('inode')!
+    this.sizeBytes = column('sizeBytes')!
+    this.diskBytes = column('diskBytes')!
+    this.atimeMs = column('atimeMs')!
+    this.mtimeMs = column('mtimeMs')!
+    this.ctimeMs = column('ctimeMs')!
+    this.mode = column('mode')!
+    this.links = column('links')!
+    this.generation = column('generation')
+    this.extentCount = column('extentCount')
+    this.compressedBytes = column('compressedBytes')
+    this.sharedBytes = column('sharedBytes')
+    this.skipped = raw.skipped
+    this.#paths = raw.paths
+    this.#text = Buffer.from(raw.paths.buffer)
+    this.#ends = raw.ends
+  }
+
+  path(index: number): string {
+    return this.#text.toString('utf8', ...this.#span(index))
+  }
+
+  pathBytes(index: number): Uint8Array {
+    // A copy: a view would keep the whole batch's paths alive.
+    return this.#paths.slice(...this.#span(index))
+  }
+
+  #span(index: number): [number, number] {
+    const end = this.#ends[index]
+    if (end === undefined) throw new RangeError(`no file ${index} in a batch of ${this.length}`)
+    return [index === 0 ? 0 : this.#ends[index - 1]!, end]
+  }
+}

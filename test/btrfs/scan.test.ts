@@ -1,0 +1,299 @@
+import { spawn } from 'node:child_process'
+import {
+  appendFileSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { fileRef, rows } from '../../src/btrfs/batch.js'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { FileRow, ScanOptions } from '../../src/btrfs/types.js'
+import { createRandom } from '../../src/random.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+
+/** find's own rows of a tree, without what lies in other subvolumes. */
+function reference(root: string): string[] {
+  const format = '%i %s %b %A@ %T@ %C@ %#m %n %y %P\\0'
+  return run('find', root, '-xdev', '-printf', format)
+    .split('\0')
+    .filter((line) => line !== '' && !/^256 (\S+ ){8}./.test(line)) // a nested subvolume's own directory
+    .map((line) => {
+      const [inode, size, blocks, atime, mtime, ctime, mode, links, type, ...path] = line.split(' ')
+      const times = [atime, mtime, ctime].map((time) => milliseconds(time!))
+      const kind = { f: 0o100000, d: 0o040000, l: 0o120000, p: 0o010000, s: 0o140000 }[type!]!
+      return [inode, size, Number(blocks) * 512, ...times, kind + Number(`0o${mode}`), links, path.join(' ')].join(' ')
+    })
+    .sort()
+}
+function milliseconds(time: string): number {
+  const [seconds, fraction] = time.split('.')
+  return Number(seconds) * 1000 + Number(fraction!.slice(0, 9)) / 1e6
+}
+const asReference = (row: FileRow) =>
+  [row.inode, row.sizeBytes, row.diskBytes, row.atimeMs, row.mtimeMs, row.ctimeMs, row.mode, row.links, row.path].join(
+    ' ',
+  )
+
+describe.skipIf(cannotMount)('scan()', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  const at = (...names: string[]) => join(volume.path, ...names)
+  const collect = async (options?: ScanOptions, from = fs) => {
+    const out: FileRow[] = []
+    for await (const row of rows(from.scan(options))) out.push(row)
+    return out
+  }
+  const paths = async (options?: ScanOptions) => (await collect(options)).map(({ path }) => path).sort()
+  const same = async (options: ScanOptions = {}) =>
+    expect((await collect(options)).map(asReference).sort()).toEqual(reference(at(options.subvolume ?? '.')))
+
+  beforeAll(async () => {
+    volume = makeVolume({ devicesMiB: [1024] })
+    fs = await openFilesystem(volume.path)
+  })
+  afterAll(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  it('gives what find gives: each column of every kind of file, any name, every hard link', async () => {
+    mkdirSync(at('tree/a/b'), { recursive: true })
+    for (let i = 0; i < 300; i++) writeFileSync(at('tree/a', `file ${i}`), Buffer.alloc(i * 37, i))
+    writeFileSync(Buffer.concat([Buffer.from(at('tree/a/b/')), Buffer.from([0xc3, 0xa9, 0x0a, 0x27])]), 'odd')
+    writeFileSync(at('tree/sparse'), 'x')
+    truncateSync(at('tree/sparse'), 2 ** 40)
+    run('fallocate', '-l', '1M', at('tree/reserved'))
+    symlinkSync('/etc', at('tree/link'))
+    run('mkfifo', at('tree/fifo'))
+    linkSync(at('tree/sparse'), at('tree/a/hard'))
+    linkSync(at('tree/sparse'), at('tree/a/harder'))
+    run('btrfs', 'subvolume', 'create', at('tree/nested'))
+    writeFileSync(at('tree/nested/inside'), 'x')
+    await same()
+    await same({ subvolume: 'tree' })
+    await same({ subvolume: 'tree/nested' })
+    await same({ subvolume: 'tree', batchSize: 1 })
+    const links = (await collect()).filter(({ path }) => /sparse|hard/.test(path))
+    expect(links.map(({ path }) => path).sort()).toEqual(['tree/a/hard', 'tree/a/harder', 'tree/sparse'])
+  })
+
+  it('gives names that are no UTF-8 as bytes', async () => {
+    const name = Buffer.from([0x62, 0xff, 0xfe])
+    writeFileSync(Buffer.concat([Buffer.from(at('tree/')), name]), '')
+    const odd = (await collect({ subvolume: 'tree' })).find(({ path }) => path.startsWith('b\ufffd'))
+    expect(Buffer.from(odd!.pathBytes)).toEqual(name)
+    unlinkSync(Buffer.concat([Buffer.from(at('tree/')), name]))
+  })
+
+  it('finds every link where they overflow into extended references', async () => {
+    mkdirSync(at('many'))
+    writeFileSync(at('many/0'), 'x')
+    for (let i = 1; i < 400; i++) linkSync(at('many/0'), at('many', `${i}-${'n'.repeat(200)}`))
+    await same({ subvolume: 'many' })
+    await fs.sync()
+    const { generation } = await fs.subvolume('many')
+    appendFileSync(at('many/0'), 'y')
+    expect(await paths({ subvolume: 'many', sinceGeneration: generation + 1 })).toHaveLength(400)
+  })
+
+  it('follows directories that were moved below younger ones, and is not stopped by depth', async () => {
+    mkdirSync(at('moved/old/x'), { recursive: true })
+    writeFileSync(at('moved/old/x/file'), 'x')
+    mkdirSync(at('moved/young/er'), { recursive: true })
+    renameSync(at('moved/old'), at('moved/young/er/old'))
+    await same({ subvolume: 'moved' })
+    await same({ subvolume: 'moved/young/er/old' })
+    const name = 'd'.repeat(200)
+    run(
+      'python3',
+      '-c',
+      `import os; os.chdir('${at('moved')}')\nfor i in range(60): os.mkdir('${name}'); os.chdir('${name}')\nopen('end','w')`,
+    )
+    expect(await paths({ subvolume: 'moved' })).toContain(`${`${name}/`.repeat(60)}end`)
+    run('rm', '-rf', at('moved', name))
+  })
+
+  it('agrees with find on random trees, also while batches are small', async () => {
+    const random = createRandom(7)
+    const whole = (below: number) => random.integer(below)
+    mkdirSync(at('random'))
+    const directories = ['random']
+    const files: string[] = []
+    for (let i = 0; i < 2_000; i++) {
+      const parent = directories[whole(directories.length)]!
+      const path = `${parent}/${i}${'x'.repeat(whole(60))}`
+      const dice = random.next()
+      if (dice < 0.15) {
+        mkdirSync(at(path))
+        directories.push(path)
+      } else if (dice < 0.25 && files.length > 0) linkSync(at(files[whole(files.length)]!), at(path))
+      else if (dice < 0.3) symlinkSync('x'.repeat(1 + whole(100)), at(path))
+      else {
+        writeFileSync(at(path), Buffer.alloc(whole(20_000)))
+        files.push(path)
+      }
+    }
+    for (let i = 0; i < 200; i++) unlinkSync(at(files.splice(whole(files.length), 1)[0]!))
+    await same({ subvolume: 'random' })
+    await same({ subvolume: 'random', batchSize: 7 })
+    const inner = directories[directories.length >> 2]!
+    await same({ subvolume: inner })
+  })
+
+  it('since a generation: what changed then or later, with all its names and extents, and nothing else', async () => {
+    await fs.sync()
+    const { generation } = await fs.subvolume('.')
+    expect(await paths({ subvolume: 'random', sinceGeneration: generation + 1 })).toEqual([])
+    const all = (await collect({ subvolume: 'random' })).filter(
+      ({ mode, links }) => (mode & 0o170000) === 0o100000 && links === 1,
+    )
+    const changed = all.filter((_, i) => i % 97 === 0).map(({ path }) => path)
+    for (const path of changed) appendFileSync(at('random', path), 'more')
+    const since = await collect({ subvolume: 'random', sinceGeneration: generation + 1, extents: true })
+    expect(since.map(({ path }) => path).sort()).toEqual(changed.sort())
+    const full = new Map((await collect({ subvolume: 'random', extents: true })).map((row) => [row.path, row]))
+    for (const row of since) {
+      expect(row.generation).toBeGreaterThan(generation)
+      expect(JSON.stringify(row)).toBe(JSON.stringify(full.get(row.path)))
+    }
+  })
+
+  it('counts extents as FIEMAP does, and knows what is compressed and what is shared', async () => {
+    mkdirSync(at('extents'))
+    const block = run('head', '-c', '65536', '/dev/zero')
+    run('dd', 'if=/dev/urandom', `of=${at('extents/plain')}`, 'bs=1M', 'count=4', 'status=none')
+    run('cp', '--reflink=always', at('extents/plain'), at('extents/clone'))
+    for (let i = 0; i < 32; i++)
+      run(
+        'dd',
+        'if=/dev/urandom',
+        `of=${at('extents/broken')}`,
+        'bs=4k',
+        'count=1',
+        `seek=${2 * i}`,
+        'conv=notrunc,fsync',
+        'status=none',
+      )
+    writeFileSync(at('extents/squeezed'), '')
+    run('btrfs', 'property', 'set', at('extents/squeezed'), 'compression', 'zstd')
+    writeFileSync(at('extents/squeezed'), block.repeat(16))
+    writeFileSync(at('extents/tiny'), 'inline')
+    run('fallocate', '-l', '8M', at('extents/reserved'))
+    const found = new Map((await collect({ subvolume: 'extents', sharing: true })).map((row) => [row.path, row]))
+    for (const name of readdirSync(at('extents'))) {
+      const counted = run('filefrag', '-v', at('extents', name)).match(/^ +\d+:/gm)!.length
+      expect([name, found.get(name)!.extentCount]).toEqual([name, counted])
+    }
+    expect(found.get('plain')).toMatchObject({ compressedBytes: 0, sharedBytes: 4 << 20 })
+    expect(found.get('clone')).toMatchObject({ sharedBytes: 4 << 20 })
+    expect(found.get('squeezed')).toMatchObject({ compressedBytes: 1 << 20, sharedBytes: 0 })
+    expect(found.get('broken')).toMatchObject({ compressedBytes: 0, sharedBytes: 0 })
+    const without = await collect({ subvolume: 'extents' })
+    expect(without[0]).toMatchObject({ extentCount: undefined, sharedBytes: undefined })
+    // Its rows are files to act on.
+    for await (const batch of fs.scan({ subvolume: 'extents' })) {
+      const index = Array.from({ length: batch.length }, (_, i) => batch.path(i)).indexOf('plain')
+      expect(await fs.fileExtents(at('extents'), fileRef(batch, index))).toMatchObject({ ok: true, bytes: 4 << 20 })
+    }
+  })
+
+  it('of one moment, from a snapshot that is gone afterwards, also when the caller leaves early', async () => {
+    await fs.createSubvolume('home')
+    mkdirSync(at('home/in'))
+    for (let i = 0; i < 100; i++) writeFileSync(at('home/in', `${i}`), 'x')
+    const expected = await paths({ subvolume: 'home' })
+    const scan = fs.scan({ subvolume: 'home', consistent: true, batchSize: 1 })
+    const seen: string[] = []
+    for await (const row of rows(scan)) {
+      seen.push(row.path)
+      rmSync(at('home/in', `${99 - seen.length}`), { force: true })
+    }
+    expect(seen.sort()).toEqual(expected)
+    expect(await paths({ subvolume: 'home/in', consistent: true })).toEqual(await paths({ subvolume: 'home/in' }))
+    for await (const _ of fs.scan({ subvolume: 'home', consistent: true })) break
+    await fs.snapshot('home', 'frozen', { readonly: true })
+    expect(await paths({ subvolume: 'frozen', consistent: true })).toEqual(await paths({ subvolume: 'home' }))
+    expect(run('btrfs', 'subvolume', 'list', volume.path)).not.toContain('.btrmind-scan')
+  })
+
+  it('under a writer, what stays is there exactly once', async () => {
+    mkdirSync(at('busy/churn'), { recursive: true })
+    for (let i = 0; i < 3_000; i++) writeFileSync(at('busy', `stays-${i}`), '')
+    const script = `i=0; while [ -e ${at('busy/go')} ]; do i=$((i+1)); echo $i > ${at('busy/churn')}/$((i%50)); mv ${at('busy/churn')}/$((i%50)) ${at('busy/churn')}/m$((i%50)); [ $((i%40)) = 0 ] && sync -f ${volume.path}; done; true`
+    writeFileSync(at('busy/go'), '')
+    const writer = spawn('sh', ['-c', script])
+    const ended = new Promise((resolve) => writer.once('exit', resolve))
+    try {
+      for (let i = 0; i < 20; i++) {
+        const stays = (await paths({ subvolume: 'busy', batchSize: 100 })).filter((path) => path.startsWith('stays-'))
+        expect(new Set(stays).size).toBe(3_000)
+        expect(stays).toHaveLength(3_000)
+      }
+    } finally {
+      unlinkSync(at('busy/go'))
+      await ended
+    }
+  })
+
+  it('without privilege walks, and says what only root may ask', async () => {
+    mkdirSync(at('open/x'), { recursive: true })
+    writeFileSync(at('open/x/file'), 'abc')
+    symlinkSync('x', at('open/link'))
+    run('chmod', '-R', 'a+rX', at('open'))
+    await fs.sync()
+    const helper = fileURLToPath(new URL('../helpers/scan-as-nobody.ts', import.meta.url))
+    run('chmod', '755', volume.directory)
+    const found = JSON.parse(run('node', '--import', 'tsx', helper, at('open')))
+    const expected = (await collect({ subvolume: 'open' })).map(
+      (row) => `${row.inode} ${row.sizeBytes} undefined ${row.path}`,
+    )
+    expect(found.plain.sort()).toEqual(expected.sort())
+    for (const refused of [found.since, found.extents])
+      expect(refused).toMatchObject({ code: 'EPERM', hint: expect.stringContaining('root') })
+  })
+
+  it('stops on an abort and on close(), and leaves no descriptor behind', async () => {
+    const before = readdirSync('/proc/self/fd').length
+    const controller = new AbortController()
+    const reason = new Error('enough')
+    const scan = rows(fs.scan({ batchSize: 10, signal: controller.signal }))
+    await scan.next()
+    controller.abort(reason)
+    await expect(
+      (async () => {
+        for await (const _ of scan);
+      })(),
+    ).rejects.toBe(reason)
+    const other = await openFilesystem(volume.path)
+    const open = other.scan({ batchSize: 10 })
+    await open.next()
+    await other.close()
+    await expect(
+      (async () => {
+        for await (const _ of open);
+      })(),
+    ).rejects.toMatchObject({ code: 'EBADF' })
+    await expect(collect({}, other)).rejects.toMatchObject({ code: 'EBADF' })
+    expect(readdirSync('/proc/self/fd').length).toBe(before)
+  })
+
+  it('bad input: what is wrong is said', async () => {
+    await expect(collect({ subvolume: 'not there' })).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(collect({ subvolume: 'tree/sparse' })).rejects.toMatchObject({ code: 'ENOTDIR' })
+    await expect(collect({ subvolume: '/proc' })).rejects.toThrow(/'\/proc'/)
+    await expect(collect({ batchSize: 0 })).rejects.toThrow(/batchSize/)
+    await expect(collect({ sinceGeneration: -1 })).rejects.toThrow(/sinceGeneration/)
+    await expect(collect({ since: 1 } as never)).rejects.toThrow(/since/)
+    expect(statSync(at('tree')).isDirectory()).toBe(true)
+  })
+})

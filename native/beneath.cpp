@@ -88,13 +88,6 @@ int openBeneath(int directory, const std::string& path, int flags) {
   return haveOpenat2() ? openat2(directory, path.c_str(), flags, kBeneath) : openEach(directory, path, flags, openName);
 }
 
-// `path`: absolute, as realpath(3) gives it.
-int openWithoutSymlinks(const std::string& path, int flags) {
-  if (haveOpenat2()) return openat2(AT_FDCWD, path.c_str(), flags, kNoSymlinks);
-  ScopedFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  return top.get() < 0 ? -errno : openEach(top.get(), path == "/" ? "." : path.substr(1), flags, openNoFollow);
-}
-
 // No component that is empty, "." or "..", and no NUL to end it early.
 bool isClean(std::string_view path) {
   if (path.find('\0') != std::string_view::npos) return false;
@@ -117,6 +110,12 @@ Failure notWhatWasSeen(const RootRef& ref, const std::string& now) {
 }
 
 }  // namespace
+
+int openWithoutSymlinks(const std::string& path, int flags) {
+  if (haveOpenat2()) return openat2(AT_FDCWD, path.c_str(), flags, kNoSymlinks);
+  ScopedFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return top.get() < 0 ? -errno : openEach(top.get(), path == "/" ? "." : path.substr(1), flags, openNoFollow);
+}
 
 ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref) {
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;

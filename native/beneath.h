@@ -51,6 +51,9 @@ struct RootRef {
 // Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), ESTALE (not what was seen), EXDEV (another volume).
 ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref);
 
+// `path`: absolute, as realpath(3) gives it. Descriptor or -errno; ELOOP where any of its components is a symlink.
+int openWithoutSymlinks(const std::string& path, int flags);
+
 class Root {
  public:
   Root(const HandlePtr& volume, const RootRef& ref);  // throws as openRoot

@@ -224,8 +224,18 @@ export interface Native {
   // native/ops/subvolume.cpp; paths are absolute and normal
   createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
   snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>
-  /** With `flush`: its id, after the deletion is committed and the cleaner woken. */
-  deleteSubvolume(ticket: number, handle: NativeHandle, path: string, flush: boolean): Promise<number>
+  /**
+   * With `flush`: its id, after the deletion is committed and the cleaner woken. `id` and `parent` (as NativeRoot's
+   * `seen`): what must be found there.
+   */
+  deleteSubvolume(
+    ticket: number,
+    handle: NativeHandle,
+    path: string,
+    flush: boolean,
+    id: number | undefined,
+    parent: Float64Array | undefined,
+  ): Promise<number>
   /** Unlinked, and the cleaner is not done with it. */
   subvolumeBeingDeleted(ticket: number, handle: NativeHandle, id: number): Promise<boolean>
 

@@ -26,16 +26,16 @@ bool isWhole(double value) { return value >= 0 && value < 0x1p53; }
 
 }  // namespace
 
-RootRef readRoot(const Args& args, size_t first) {
-  RootRef ref{args.path(first)};
-  if (args.absent(first + 1)) return ref;
-  auto wrong = Napi::TypeError::New(args.env(), "root: expected Float64Array [inode, subvolume id]");
-  if (!isTyped(args, first + 1, napi_float64_array)) throw wrong;
-  auto seen = args[first + 1].As<Napi::Float64Array>();
+std::optional<RootRef::Seen> readSeen(const Args& args, size_t index) {
+  if (args.absent(index)) return std::nullopt;
+  auto wrong = Napi::TypeError::New(args.env(), "directory: expected Float64Array [inode, subvolume id]");
+  if (!isTyped(args, index, napi_float64_array)) throw wrong;
+  auto seen = args[index].As<Napi::Float64Array>();
   if (seen.ElementLength() != 2 || !isWhole(seen[0]) || !isWhole(seen[1])) throw wrong;
-  ref.seen = {static_cast<uint64_t>(seen[0]), static_cast<uint64_t>(seen[1])};
-  return ref;
+  return RootRef::Seen{static_cast<uint64_t>(seen[0]), static_cast<uint64_t>(seen[1])};
 }
+
+RootRef readRoot(const Args& args, size_t first) { return {args.path(first), readSeen(args, first + 1)}; }
 
 std::vector<FileRef> readRefs(const Args& args, size_t first) {
   auto wrong = [&](const char* what) { return Napi::TypeError::New(args.env(), what); };

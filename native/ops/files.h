@@ -1,5 +1,6 @@
-// Files as an argument of native functions.
+// Files and directories as arguments of native functions.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "../beneath.h"
@@ -7,7 +8,10 @@
 
 namespace btrmind {
 
-// Two arguments from `first` on: its path, and undefined or what was seen there (Float64Array: inode, subvolume id).
+// Undefined, or what a directory was when it was looked up (Float64Array: inode, subvolume id).
+std::optional<RootRef::Seen> readSeen(const Args& args, size_t index);
+
+// Two arguments from `first` on: its path, and what was seen there.
 RootRef readRoot(const Args& args, size_t first);
 
 // Three arguments from `first` on: paths (bytes, one after the other), ends (Uint32Array), identity (Float64Array:

@@ -7,11 +7,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 
+#include "../beneath.h"
 #include "../btrfs_compat.h"
 #include "../place.h"
 #include "../task.h"
 #include "btrfsutil_error.h"
+#include "files.h"
 #include "ops.h"
 
 namespace btrmind {
@@ -149,40 +152,76 @@ bool isBeingDeleted(int fd, uint64_t id) {
   return false;
 }
 
-uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool flush) {
-  Split split(path);
-  struct stat stat;
-  checkedCall(lstat(path.c_str(), &stat), "lstat", "look at it", path);
-  ScopedFd parent(checkedCall(::open(split.parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open",
-                              "open the directory that holds it"));
-  requireUnmounted(split, parent.get(), path);
-  requireOnVolume(handle, parent.get(), path);
-  if (!S_ISDIR(stat.st_mode) || stat.st_ino != kSubvolumeInode) throw refusal(EINVAL, path, "it is not a subvolume");
-  uint64_t id = 0;
-  if (flush) {
-    id = idOf(parent.get(), split.name);
-    isBeingDeleted(parent.get(), id);  // without the privilege to watch it go, do not begin
-  }
-  btrfs_util_error error = btrfs_util_delete_subvolume_fd(parent.get(), split.name.c_str(), 0);
+// What the caller knows of the subvolume and of the directory that holds it; nothing else is deleted.
+struct Expected {
+  std::optional<uint64_t> id;
+  std::optional<RootRef::Seen> parent;
+};
+
+ScopedFd openHolder(const HandlePtr& handle, const Split& split, const Expected& expected) {
+  if (expected.parent) return openRoot(handle, {split.parent, expected.parent});
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  int fd = expected.id ? openWithoutSymlinks(split.parent, kFlags) : ::open(split.parent.c_str(), kFlags);
+  if (fd < 0) throw Failure{expected.id ? -fd : errno, "open", "open the directory that holds it"};
+  return ScopedFd(fd);
+}
+
+void requireId(uint64_t expected, uint64_t id, const std::string& path) {
+  if (id == expected) return;
+  std::string step = "find subvolume " + std::to_string(expected) + " there, but subvolume " + std::to_string(id);
+  throw Failure{ESTALE, nullptr, step, path};
+}
+
+// By id the kernel looks up the name itself: between that and locking the directory a bystander that is renamed into
+// its place is hit a hundred times less often than between our own comparison and a deletion by name. False where the
+// kernel cannot (before 5.7, idmapped mounts) or not for this caller.
+bool destroyById(int parent, uint64_t id, const std::string& path) {
+  btrfs_ioctl_vol_args_v2 args = {};
+  args.flags = BTRFS_SUBVOL_SPEC_BY_ID;
+  args.devid = id;  // `subvolid`, before headers had that name
+  int returned = tryIoctl(parent, BTRMIND_REQUEST(BTRFS_IOC_SNAP_DESTROY_V2), &args);
+  if (returned == -ENOTTY || returned == -EOPNOTSUPP || returned == -EPERM) return false;
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_SNAP_DESTROY_V2", {}, path};
+  return true;
+}
+
+void destroyByName(int parent, const std::string& name, const std::string& path) {
+  btrfs_util_error error = btrfs_util_delete_subvolume_fd(parent, name.c_str(), 0);
   if (error != BTRFS_UTIL_OK && errno == EPERM) {
-    Failure failure = refusal(EPERM, path, whyNotPermitted(parent.get(), split.name));
+    Failure failure = refusal(EPERM, path, whyNotPermitted(parent, name));
     failure.ioctl = "BTRFS_IOC_SNAP_DESTROY";
     throw failure;
   }
   checkedUtil(error, "BTRFS_IOC_SNAP_DESTROY", path);
+}
+
+uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool flush, const Expected& expected) {
+  Split split(path);
+  ScopedFd parent = openHolder(handle, split, expected);
+  struct stat stat;
+  checkedCall(fstatat(parent.get(), split.name.c_str(), &stat, AT_SYMLINK_NOFOLLOW), "fstatat", "look at it", path);
+  requireUnmounted(split, parent.get(), path);
+  requireOnVolume(handle, parent.get(), path);
+  if (!S_ISDIR(stat.st_mode) || stat.st_ino != kSubvolumeInode) throw refusal(EINVAL, path, "it is not a subvolume");
+  if (flush) isBeingDeleted(parent.get(), 0);  // without the privilege to watch it go, do not begin
+  uint64_t id = flush || expected.id ? idOf(parent.get(), split.name) : 0;
+  if (expected.id) requireId(*expected.id, id, path);
+  if (!expected.id || !destroyById(parent.get(), id, path)) destroyByName(parent.get(), split.name, path);
   // Wakes the cleaner, too.
   if (flush) checkedIoctl(parent.get(), BTRMIND_REQUEST(BTRFS_IOC_SYNC), nullptr, "flush the deletion", path);
   return id;
 }
 
-// deleteSubvolume(ticket, handle, path, flush) → its id where `flush`, else 0
+// deleteSubvolume(ticket, handle, path, flush, id, parent) → its id where `flush`. The last two may be undefined.
 Napi::Value remove(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string path = args.path(2);
   requireName(path);
   bool flush = args.boolean(3);
+  Expected expected{{}, readSeen(args, 5)};
+  if (!args.absent(4)) expected.id = args.u64(4);
   return quick(
-      args, handle, [=](const Cancelled&) { return removeSubvolume(handle, path, flush); },
+      args, handle, [=](const Cancelled&) { return removeSubvolume(handle, path, flush, expected); },
       [](Napi::Env env, uint64_t& id) -> Napi::Value { return number(env, id, "subvolume id"); });
 }
 

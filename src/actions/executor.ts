@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import type { Filesystem } from '../btrfs/types.js'
 import { type Clock, systemClock } from '../clock.js'
-import { BtrmindError, check } from '../errors.js'
+import { check } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import type { Actor, ActorContext } from './actor.js'
 import { BalanceActor } from './balance.js'
@@ -152,21 +152,6 @@ export class Executor implements AsyncDisposable {
     return problems
   }
 
-  /**
-   * A root is known by its inode, not by its path: through a parent that was renamed or became a symlink the path may
-   * lead elsewhere now. Asked at the last moment, before each action.
-   */
-  async #checkRoots(action: ActionName, signal: AbortSignal | undefined): Promise<void> {
-    if (action !== 'snapshots') return
-    for (const root of this.roots[action]) {
-      const now = await this.#filesystem.directory(root.path, { signal })
-      if (now.path === root.path && now.inode === root.inode && now.subvolumeId === root.subvolumeId) continue
-      throw new BtrmindError('BTRMIND_ERR_ROOT', `'${root.path}' is no longer the directory that was named`, {
-        hint: 'nothing was touched; name it anew if it is the right one',
-      })
-    }
-  }
-
   async #readProfile(signal: AbortSignal | undefined): Promise<void> {
     this.#dataRatio = (await this.#filesystem.usage({ signal })).dataRatio
   }
@@ -230,7 +215,6 @@ export class Executor implements AsyncDisposable {
     )
     let error: Error | undefined
     try {
-      await this.#checkRoots(action, signal)
       await plan.perform(run)
     } catch (cause) {
       error = cause instanceof Error ? cause : new Error(String(cause))

@@ -15,6 +15,7 @@ interface Found {
 interface Snapshot {
   /** Absolute. */
   readonly path: string
+  readonly root: Directory
   readonly id: number
   readonly uuid: string | undefined
   readonly createdMs: number
@@ -62,7 +63,7 @@ export class SnapshotsActor implements Actor {
         if (this.#known.get(subvolume.id) !== path && !(await this.#isAt(path, subvolume.id))) continue
         known.set(subvolume.id, path)
         const { id, uuid, createdAt } = subvolume
-        snapshots.push({ path, id, uuid, createdMs: createdAt.getTime() })
+        snapshots.push({ path, root, id, uuid, createdMs: createdAt.getTime() })
       }
       snapshots.sort((a, b) => a.createdMs - b.createdMs || a.id - b.id)
       found.push({ root, snapshots })
@@ -148,8 +149,10 @@ export class SnapshotsActor implements Actor {
     }
     run.acting()
     try {
+      const { id, root: parent } = snapshot
       const timeoutMs = Math.max(1, run.leftMs)
-      await filesystem.deleteSubvolume(snapshot.path, { waitUntilFreed: true, signal: run.signal, timeoutMs })
+      const how = { id, parent, waitUntilFreed: true, signal: run.signal, timeoutMs }
+      await filesystem.deleteSubvolume(snapshot.path, how)
     } catch (error) {
       // A file that somebody holds open keeps the space: the loop has other things to watch meanwhile.
       const late = error instanceof BtrfsError && error.code === 'ETIMEDOUT'

@@ -23,7 +23,12 @@ export const rootArgument = v.union([rootPath, directoryArgument], 'an absolute 
 
 export const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
 export const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
-export const deleteOptions = v.strictObject({ ...callOptions.entries, waitUntilFreed: v.optional(v.boolean(), false) })
+export const deleteOptions = v.strictObject({
+  ...callOptions.entries,
+  waitUntilFreed: v.optional(v.boolean(), false),
+  id: v.optional(whole),
+  parent: v.optional(directoryArgument),
+})
 
 export const walkOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),

@@ -6,6 +6,7 @@ import type { CallOptions } from './call.js'
 import { callOptions, deleteOptions, pathArgument, snapshotOptions } from './options.js'
 import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
+import { seen } from './walk.js'
 
 /**
  * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · may be done by whoever may write in the directory · quick.
@@ -50,26 +51,31 @@ export async function snapshot(
 
 /**
  * Deletes a subvolume and what is in it; its space is freed by the kernel afterwards.
- * BTRFS_IOC_SNAP_DESTROY · CAP_SYS_ADMIN, or the mount option user_subvol_rm_allowed · quick.
+ * BTRFS_IOC_SNAP_DESTROY(_V2) · CAP_SYS_ADMIN, or the mount option user_subvol_rm_allowed · quick.
  *
  * A subvolume that is mounted, or has a mount inside, is refused (EBUSY): the kernel would detach it without a word.
  * @param path absolute, or relative to the filesystem's path
  * @param options.waitUntilFreed resolve when the kernel's cleaner is done and the counters of usage() show it
  *   (CAP_SYS_ADMIN). Files of it that somebody has open keep it from being freed; `signal` and `timeoutMs` bound the
  *   waiting, not the deletion. Default false.
+ * @param options.id compared as it is deleted, and deleted by it, not by name, where kernel (5.7) and privilege
+ *   (CAP_SYS_ADMIN) allow. Left is a moment inside the kernel, and else one of microseconds, in which another subvolume
+ *   can be renamed into its place. No symlink on the way to it is followed.
+ * @param options.parent what `directory()` gave for the directory that holds it: found to be the same still
  * @throws BtrfsError ENOENT, EINVAL (not a subvolume), ENOTEMPTY (has subvolumes inside), EBUSY (mounted), EPERM (not
- *   permitted, or the default subvolume), EROFS; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ *   permitted, or the default subvolume), EROFS, ELOOP and ESTALE (not `id`, or not in `parent`); BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * await fs.deleteSubvolume('snapshots/2024-01-01', { waitUntilFreed: true })
  */
 export async function deleteSubvolume(volume: Volume, path: string, options: DeleteOptions = {}): Promise<void> {
   const target = volume.resolve(check('deleteSubvolume: path', pathArgument, path))
-  const { waitUntilFreed, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+  const { waitUntilFreed, id, parent, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+  const holder = parent === undefined ? undefined : seen(parent)
   const start = performance.now()
-  const id = await volume.call('deleteSubvolume', { path: target }, callWith, (ticket) =>
-    native.deleteSubvolume(ticket, volume.handle, target, waitUntilFreed),
+  const deleted = await volume.call('deleteSubvolume', { path: target }, callWith, (ticket) =>
+    native.deleteSubvolume(ticket, volume.handle, target, waitUntilFreed, id, holder),
   )
-  if (waitUntilFreed) await volume.track(freed(volume, id, target, start, callWith))
+  if (waitUntilFreed) await volume.track(freed(volume, deleted, target, start, callWith))
 }
 
 /**

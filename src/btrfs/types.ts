@@ -359,6 +359,10 @@ export interface SnapshotOptions extends CallOptions {
 export interface DeleteOptions extends CallOptions {
   /** Resolve only when the cleaner is done and the counters show it. Default false. */
   readonly waitUntilFreed?: boolean
+  /** Delete it only if its id is this one. */
+  readonly id?: number | undefined
+  /** Delete it only if the directory that holds it is this one. */
+  readonly parent?: DirectoryRef | undefined
 }
 
 /** A directory, found once and for all: no symlink is left in its path. */
@@ -372,11 +376,14 @@ export interface Directory {
   readonly subvolumeTop: boolean
 }
 
+/** What tells a directory from any other that may come to its place. */
+export type DirectoryRef = Omit<Directory, 'subvolumeTop'>
+
 /**
  * Where files are looked for and acted upon. A path (absolute) means whatever directory is there at the moment. What
  * `directory()` gave means that directory and no other: the call finds it there, behind no symlink, or fails (ESTALE).
  */
-export type Root = string | Omit<Directory, 'subvolumeTop'>
+export type Root = string | DirectoryRef
 
 export interface Filesystem extends AsyncDisposable {
   /** The directory that was opened. */

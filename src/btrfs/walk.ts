@@ -2,14 +2,18 @@ import { check } from '../errors.js'
 import { type NativeRoot, native } from '../native.js'
 import { batches } from './batch.js'
 import { rootArgument, walkOptions } from './options.js'
-import type { FileBatch, Root, WalkOptions } from './types.js'
+import type { DirectoryRef, FileBatch, Root, WalkOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 /** A root as the addon takes it. Internal. */
 export function checkRoot(operation: string, root: Root): NativeRoot {
   const checked = check(`${operation}: root`, rootArgument, root)
-  if (typeof checked === 'string') return [checked, undefined]
-  return [checked.path, Float64Array.of(checked.inode, checked.subvolumeId)]
+  return typeof checked === 'string' ? [checked, undefined] : [checked.path, seen(checked)]
+}
+
+/** A directory as the addon compares it. Internal. */
+export function seen({ inode, subvolumeId }: DirectoryRef): Float64Array {
+  return Float64Array.of(inode, subvolumeId)
 }
 
 /**

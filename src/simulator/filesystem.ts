@@ -1,4 +1,4 @@
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { CallOptions } from '../btrfs/call.js'
 import { deviceOf } from '../btrfs/devices.js'
 import { measurementOf } from '../btrfs/measure.js'
@@ -50,7 +50,7 @@ import { failure } from './failure.js'
 import { readingOf } from './figures.js'
 import { compress, estimateRatio, extentsOf, removeFile, walkFiles } from './files.js'
 import type { VolumeOptions } from './options.js'
-import { asDirectory, findDirectory, pathOf } from './paths.js'
+import { asDirectory, findDirectory, findRoot, pathOf } from './paths.js'
 import type { SubvolumeRecord } from './tree.js'
 import { SimulatedVolume } from './volume.js'
 
@@ -155,9 +155,10 @@ export class SimulatedFilesystem implements Filesystem {
   }
   async deleteSubvolume(path: string, options: DeleteOptions = {}): Promise<void> {
     const target = this.#resolve('deleteSubvolume: path', path)
-    const { waitUntilFreed, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+    const { waitUntilFreed, id, parent, ...callWith } = check('deleteSubvolume', deleteOptions, options)
     return this.#quick('deleteSubvolume', callWith, (volume) => {
-      const deleted = volume.deleteSubvolume(target)
+      if (parent !== undefined) findRoot(volume, { ...parent, path: dirname(target) }, 'deleteSubvolume')
+      const deleted = volume.deleteSubvolume(target, id)
       if (!waitUntilFreed) return
       volume.commit()
       while (!volume.isCleaned(deleted)) {

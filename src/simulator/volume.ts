@@ -156,7 +156,7 @@ export class SimulatedVolume {
     })
     this.commit()
   }
-  deleteSubvolume(path: string): SubvolumeRecord {
+  deleteSubvolume(path: string, id?: number): SubvolumeRecord {
     this.catchUp()
     const operation = 'deleteSubvolume'
     const found = this.find(path, operation, false)
@@ -166,6 +166,7 @@ export class SimulatedVolume {
     if (node.kind !== 'subvolume' || record === undefined || record.id === found.subvolume.id) {
       throw failure('EINVAL', operation, { path })
     }
+    if (id !== undefined && record.id !== id) throw failure('ESTALE', operation, { path })
     for (const { parentId } of this.subvolumes.values()) {
       if (parentId === record.id) throw failure('ENOTEMPTY', operation, { path })
     }

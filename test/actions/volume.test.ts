@@ -154,6 +154,35 @@ describe.skipIf(cannotMount)('on a real volume', () => {
     }
   })
 
+  it('a snapshot is deleted only where it was seen, however late its directory was swapped', async () => {
+    await mount()
+    for (const directory of ['snapshots', 'others']) mkdirSync(at(directory))
+    run('btrfs', 'subvolume', 'create', at('data'))
+    for (const name of ['s1', 's2']) run('btrfs', 'subvolume', 'snapshot', '-r', at('data'), at('snapshots', name))
+    const original = fs.deleteSubvolume
+    run('btrfs', 'subvolume', 'snapshot', '-r', at('data'), at('others', 's1'))
+    const swaps = [() => symlinkSync('moved', at('snapshots')), () => renameSync(at('others'), at('snapshots'))]
+    for (const swap of swaps) {
+      clock.aheadMs += DAY_MS // What failed rests for a while.
+      const executor = await open({ snapshots: [at('snapshots')], keepSnapshots: 1, stateDir: undefined })
+      fs.deleteSubvolume = (...args) => {
+        renameSync(at('snapshots'), at('moved'))
+        swap()
+        return original.apply(fs, args)
+      }
+      const outcome = await act(executor, 'snapshots')
+      fs.deleteSubvolume = original
+      expect(outcome).toMatchObject({ items: { done: 0 }, error: { code: 'ESTALE' } })
+      if (swap === swaps[0]) unlinkSync(at('snapshots'))
+      else renameSync(at('snapshots'), at('others'))
+      renameSync(at('moved'), at('snapshots'))
+      expect(readdirSync(at('snapshots'))).toEqual(['s1', 's2'])
+      expect(readdirSync(at('others'))).toEqual(['s1'])
+    }
+    const executor = await open({ snapshots: [at('snapshots')], keepSnapshots: 1, stateDir: undefined })
+    expect(await act(executor, 'snapshots')).toMatchObject({ items: { done: 1 }, error: undefined })
+  })
+
   it('a root that became another directory is not looked into', async () => {
     await mount()
     mkdirSync(at('precious'))

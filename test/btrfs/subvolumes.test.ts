@@ -1,5 +1,16 @@
-import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -34,6 +45,19 @@ function reference(path: string): Partial<Subvolume>[] {
   })
 }
 const ids = (list: string) => [...list.matchAll(/^ID (\d+)/gm)].map((match) => Number(match[1]))
+/** Gives the name `it` to `target` and to `bystander` in turn until its input ends. */
+const SWAP = `
+const { renameSync } = require('node:fs')
+process.chdir(process.argv[1])
+let on = true
+process.stdin.on('end', () => { on = false }).resume()
+process.stdout.write('swapping')
+const move = (from, to) => { try { renameSync(from, to); return true } catch { return false } }
+const swap = () => {
+  for (let i = 0; i < 50; i++) for (const name of ['target', 'bystander']) if (move(name, 'it')) move('it', name)
+  if (on) setImmediate(swap)
+}
+swap()`
 const byId = (a: Partial<Subvolume>, b: Partial<Subvolume>) => (a.id ?? 0) - (b.id ?? 0)
 const collect = async (rows: AsyncIterable<Subvolume>) => {
   const out: Subvolume[] = []
@@ -257,6 +281,65 @@ import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], chec
     }
   })
 
+  it('deletes by id, from a directory that is reached through no symlink', async () => {
+    await fs.createSubvolume('kept')
+    mkdirSync(at('kept-in'))
+    await fs.snapshot('kept', 'kept-in/s', { readonly: true })
+    symlinkSync('kept-in', at('way'))
+    const { id } = await fs.subvolume('kept-in/s')
+    const { id: kept } = await fs.subvolume('kept')
+    const deleting = (path: string, options: object) => expect(fs.deleteSubvolume(path, options)).rejects
+    await deleting('way/s', { id }).toMatchObject({ code: 'ELOOP' })
+    await deleting('kept-in/s', { id: kept }).toThrow(`could not find subvolume ${kept} there, but subvolume ${id}; `)
+    const elsewhere = join(volume.directory, 'elsewhere')
+    mkdirSync(elsewhere)
+    run('mount', '-o', 'subvol=kept-in/s', volume.loops[0]!, elsewhere)
+    try {
+      await deleting('kept-in/s', { id }).toMatchObject({ code: 'EBUSY' })
+    } finally {
+      run('umount', elsewhere)
+    }
+    await fs.createSubvolume('kept/inner')
+    await deleting('kept', { id: kept }).toMatchObject({ code: 'ENOTEMPTY', ioctl: 'BTRFS_IOC_SNAP_DESTROY_V2' })
+    await fs.deleteSubvolume('kept/inner')
+    run('btrfs', 'subvolume', 'set-default', at('kept'))
+    const hint = "it is the volume's default subvolume; set another one first"
+    await deleting('kept', { id: kept }).toMatchObject({ code: 'EPERM', hint })
+    run('btrfs', 'subvolume', 'set-default', '5', volume.path)
+    await fs.deleteSubvolume('kept-in/s', { id })
+    await fs.deleteSubvolume('kept', { id: kept })
+    expect(existsSync(at('kept-in/s')) || existsSync(at('kept'))).toBe(false)
+  })
+
+  // Between looking the name up and locking its directory the kernel has a window of its own: one round in a hundred.
+  it('spares the bystander that takes its name in a loop', async () => {
+    const names = mkdtempSync(at('names-'))
+    await fs.createSubvolume(join(names, 'bystander'))
+    const { id: bystander } = await fs.subvolume(join(names, 'bystander'))
+    const swapper = spawn(process.execPath, ['-e', SWAP, names], { stdio: ['pipe', 'pipe', 'inherit'] })
+    await once(swapper.stdout, 'data')
+    const codes = new Set<string>()
+    try {
+      for (let round = 0; round < 3; round++) {
+        await fs.createSubvolume(join(names, 'new'))
+        const { id } = await fs.subvolume(join(names, 'new'))
+        renameSync(join(names, 'new'), join(names, 'target'))
+        for (let tries = 0; tries < 10_000; tries++) {
+          const error = await fs.deleteSubvolume(join(names, 'it'), { id }).catch((error: { code: string }) => error)
+          if (error === undefined) break
+          codes.add(error.code)
+        }
+      }
+    } finally {
+      swapper.stdin.end()
+      if (swapper.exitCode === null) await once(swapper, 'exit')
+    }
+    expect((await collect(fs.subvolumes({ below: names }))).map(({ id }) => id)).toEqual([bystander])
+    expect(codes.size).toBeGreaterThan(0)
+    for (const code of codes) expect(['ENOENT', 'ESTALE']).toContain(code)
+    await fs.deleteSubvolume(join(names, 'bystander'))
+  })
+
   describe('says what is wrong', () => {
     const refused = (promise: Promise<unknown>, error: object) => expect(promise).rejects.toMatchObject(error)
 
@@ -388,5 +471,11 @@ import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], chec
     expect(said.deleteAndWait).toMatchObject({ code: 'EPERM' })
     expect(said.create).toMatchObject({ code: 'EACCES' })
     expect(existsSync(at('users/mine'))).toBe(true)
+    // By id only root may; by name this option lets the owner.
+    const removed = () => JSON.parse(run('node', '--import', 'tsx', script, volume.path, 'remove'))
+    expect(removed()).toMatchObject({ code: 'EPERM', hint: expect.stringContaining('user_subvol_rm_allowed') })
+    run('mount', '-o', 'remount,user_subvol_rm_allowed', volume.path)
+    expect(removed()).toBe('permitted')
+    expect(existsSync(at('users/mine'))).toBe(false)
   })
 })

@@ -246,6 +246,26 @@ function subvolumes(bench: () => Bench) {
     expect(await list(fs, `${root}/kept`)).toEqual([])
   })
 
+  it('deletes the one that was seen, where it was seen, or none', async () => {
+    const { fs, root } = bench()
+    for (const parent of ['here', 'there']) {
+      await bench().makeDirectory(parent)
+      await fs.snapshot(`${root}/a`, `${root}/${parent}/s`, { readonly: true })
+    }
+    const [here, there] = [await fs.directory(`${root}/here`), await fs.directory(`${root}/there`)]
+    const { id } = await fs.subvolume(`${root}/here/s`)
+    const { id: other } = await fs.subvolume(`${root}/there/s`)
+    const deleting = (options: object) => refusal(() => fs.deleteSubvolume(`${root}/here/s`, options))
+    expect(await deleting({ id: other })).toMatchObject({ code: 'ESTALE', path: `${root}/here/s` })
+    expect(await deleting({ id, parent: there })).toMatchObject({ code: 'ESTALE' })
+    expect(await deleting({ parent: there })).toMatchObject({ code: 'ESTALE' })
+    expect(await deleting({ id: 1.5 })).toMatchObject({ code: 'BTRMIND_ERR_ARGUMENT' })
+    expect((await list(fs, `${root}/here`)).length + (await list(fs, `${root}/there`)).length).toBe(2)
+    await fs.deleteSubvolume(`${root}/here/s`, { id, parent: here, waitUntilFreed: true })
+    await fs.deleteSubvolume(`${root}/there/s`, { id: other })
+    expect((await list(fs, `${root}/here`)).length + (await list(fs, `${root}/there`)).length).toBe(0)
+  })
+
   it('says what is wrong', async () => {
     const { fs, root } = bench()
     const code = async (act: () => Promise<unknown>) => {

@@ -1,4 +1,7 @@
-/** Started by subvolumes.test.ts: becomes nobody, tries everything on the volume given, prints what came of it. */
+/**
+ * Started by subvolumes.test.ts: becomes nobody, tries everything on the volume given, prints what came of it.
+ * `unprivileged.ts <volume> remove`: only deletes its own, by id.
+ */
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 
 const refused = async (promise: Promise<unknown>) => {
@@ -15,6 +18,11 @@ process.setgroups?.([])
 process.setgid?.(65_534)
 process.setuid?.(65_534)
 await using fs = await openFilesystem(process.argv[2]!)
+if (process.argv[3] === 'remove') {
+  const { id } = await fs.subvolume('users/mine')
+  process.stdout.write(JSON.stringify(await refused(fs.deleteSubvolume('users/mine', { id }))))
+  process.exit()
+}
 await fs.createSubvolume('users/mine')
 const paths = async (below?: string) => {
   const out: string[] = []

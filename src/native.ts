@@ -221,6 +221,20 @@ export interface Native {
     handle: NativeHandle,
   ): Promise<(NativeBalanceProgress & { state: 'running' | 'paused' }) | undefined>
 
+  // native/ops/scrub.cpp
+  /** Counters as the kernel has them, by number. Rejects with them as `progress`, however it ends. */
+  scrub(
+    ticket: number,
+    handle: NativeHandle,
+    devid: number,
+    start: number,
+    end: number | undefined,
+    readonly: boolean,
+  ): Promise<Float64Array>
+  scrubProgress(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array | undefined>
+  /** What of the device is allocated: [start, length] of each, ascending. */
+  deviceExtents(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array>
+
   // native/ops/subvolume.cpp; paths are absolute and normal
   createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
   snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>

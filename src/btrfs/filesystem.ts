@@ -12,6 +12,7 @@ import { measure } from './measure.js'
 import { callOptions } from './options.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
+import { scrub } from './scrub.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
@@ -24,6 +25,7 @@ import type {
   ResumeOptions,
   Root,
   ScanOptions,
+  ScrubOptions,
   SnapshotOptions,
   SubvolumeListOptions,
   WalkOptions,
@@ -141,6 +143,9 @@ export class KernelFilesystem implements Filesystem {
   }
   balanceStatus(options?: CallOptions) {
     return balanceStatus(this.#volume, options)
+  }
+  scrub(options?: ScrubOptions) {
+    return scrub(this.#volume, options)
   }
   close() {
     return this.#volume.close()

@@ -70,6 +70,15 @@ const balanceOptions = v.strictObject({
   metadata: v.optional(filters),
   system: v.optional(filters),
 })
+const devid = v.pipe(v.number(), v.safeInteger('a device id'), v.minValue(1, 'a device id of 1 or more'))
+export const scrubOptions = v.strictObject({
+  ...resumeOptions.entries,
+  devid: v.optional(devid),
+  readonly: v.optional(v.boolean(), false),
+  start: v.optional(v.union([whole, v.record(v.string(), whole)], 'a position, or one for each device id')),
+  end: v.optional(whole),
+  bytesPerSecond: v.optional(v.pipe(whole, v.minValue(1))),
+})
 /** `metadata` implies `system`, as btrfs-progs has it. */
 export function checkBalance(options: unknown) {
   const checked = check('balance', balanceOptions, options)

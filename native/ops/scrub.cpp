@@ -1,0 +1,120 @@
+// Scrub of one device: an ioctl that may take hours, one that looks at it, and one that stops it.
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <optional>
+#include <vector>
+
+#include "../task.h"
+#include "../tree_search.h"
+#include "ops.h"
+
+namespace btrmind {
+
+namespace {
+
+// In the kernel's order; src/btrfs/scrub.ts names them.
+Napi::Value counters(Napi::Env env, const btrfs_scrub_progress& progress) {
+  const uint64_t values[] = {
+      progress.data_extents_scrubbed, progress.tree_extents_scrubbed,
+      progress.data_bytes_scrubbed,   progress.tree_bytes_scrubbed,
+      progress.read_errors,           progress.csum_errors,
+      progress.verify_errors,         progress.no_csum,
+      progress.csum_discards,         progress.super_errors,
+      progress.malloc_errors,         progress.uncorrectable_errors,
+      progress.corrected_errors,      progress.last_physical,
+      progress.unverified_errors,
+  };
+  auto out = Napi::Float64Array::New(env, std::size(values));
+  for (size_t i = 0; i < std::size(values); i++) out[i] = exact(values[i], "scrub counter");
+  return out;
+}
+
+// scrub(ticket, handle, devid, start, end, readonly) → counters; rejects with ECANCELED and them as `progress`
+Napi::Value scrub(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  btrfs_ioctl_scrub_args asked = {};
+  asked.devid = args.u64(2);
+  asked.start = args.u64(3);
+  asked.end = args.absent(4) ? UINT64_MAX : args.u64(4);
+  asked.flags = args.boolean(5) ? BTRFS_SCRUB_READONLY : 0;
+  auto ended = std::make_shared<std::atomic<bool>>(false);
+  return longRunning(
+      args, handle,
+      [handle, asked, ended](const Cancelled& cancelled) {
+        btrfs_ioctl_scrub_args run = asked;
+        int returned = cancelled ? -ECANCELED : tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB), &run);
+        *ended = true;
+        if (returned == 0) return run.progress;
+        Failure failure{returned < 0 ? -returned : returned, "BTRFS_IOC_SCRUB", "scrub"};
+        failure.positive = returned > 0;
+        if (returned == -ENODEV) failure.step = "scrub: there is no device " + std::to_string(asked.devid);
+        // An error ends it with what it came to, as a cancellation does.
+        failure.output = [progress = run.progress](Napi::Env env) { return counters(env, progress); };
+        throw failure;
+      },
+      [](Napi::Env env, btrfs_scrub_progress& progress) { return counters(env, progress); },
+      // The kernel's cancel ends every scrub of the volume; it is asked only while ours is one of them.
+      [handle, ended, devid = asked.devid] {
+        while (!*ended) {
+          btrfs_ioctl_scrub_args now = {};
+          now.devid = devid;
+          if (tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_PROGRESS), &now) == 0 && !*ended &&
+              tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_CANCEL), nullptr) == 0)
+            return;
+          usleep(1000);
+        }
+      });
+}
+
+// scrubProgress(ticket, handle, devid) → counters, or undefined
+Napi::Value scrubProgress(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t devid = args.u64(2);
+  return quick(
+      args, handle,
+      [handle, devid](const Cancelled&) -> std::optional<btrfs_scrub_progress> {
+        btrfs_ioctl_scrub_args now = {};
+        now.devid = devid;
+        int returned = tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_PROGRESS), &now);
+        if (returned == -ENOTCONN) return std::nullopt;
+        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_SCRUB_PROGRESS", "look at the scrub"};
+        return now.progress;
+      },
+      [](Napi::Env env, std::optional<btrfs_scrub_progress>& now) -> Napi::Value {
+        return now ? counters(env, *now) : env.Undefined();
+      });
+}
+
+// deviceExtents(ticket, handle, devid) → Float64Array of [start, length] pairs, ascending: what of it is allocated
+Napi::Value deviceExtents(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t devid = args.u64(2);
+  return quick(
+      args, handle,
+      [handle, devid](const Cancelled&) {
+        std::vector<double> pairs;
+        Key first{devid, BTRFS_DEV_EXTENT_KEY, 0}, last{devid, BTRFS_DEV_EXTENT_KEY, UINT64_MAX};
+        int returned = searchTree(handle->fd(), BTRFS_DEV_TREE_OBJECTID, first, last, [&](const Item& item) {
+          pairs.push_back(exact(item.key.offset, "device offset"));
+          pairs.push_back(exact(item.at<uint64_t>(offsetof(btrfs_dev_extent, length)), "length"));
+          return true;
+        });
+        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the device tree"};
+        return pairs;
+      },
+      [](Napi::Env env, std::vector<double>& pairs) -> Napi::Value {
+        return copied<Napi::Float64Array>(env, pairs.data(), pairs.size());
+      });
+}
+
+}  // namespace
+
+void defineScrub(Napi::Env env, Napi::Object exports) {
+  define<scrub>(env, exports, "scrub");
+  define<scrubProgress>(env, exports, "scrubProgress");
+  define<deviceExtents>(env, exports, "deviceExtents");
+}
+
+}  // namespace btrmind

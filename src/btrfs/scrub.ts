@@ -1,0 +1,195 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { BtrfsError, check } from '../errors.js'
+import { native } from '../native.js'
+import { devices } from './devices.js'
+import { LongOperation, type Operation } from './operation.js'
+import { scrubOptions } from './options.js'
+import type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './types.js'
+import type { Volume } from './volume.js'
+
+/**
+ * Reads what is allocated and checks it against its checksums, on each device at once, and repairs from the other
+ * copies what is bad. BTRFS_IOC_SCRUB, BTRFS_IOC_SCRUB_PROGRESS · CAP_SYS_ADMIN · long: a thread for each device,
+ * minutes to days.
+ *
+ * A read-only scrub repairs nothing, and says `correctable` where a repairing one says `corrected`. The kernel keeps no
+ * position: keep `lastPhysicalBytes` of each device, from the progress or from the error of a scrub that was cut short,
+ * and give it as `start`; it begins again with the block group that it was in. cancel(), an aborted signal, close() and the end of the process stop it within a second; the
+ * kernel's cancel stops every scrub of the volume, also another process's.
+ * @param options.start where to begin, in bytes of the device; or of each device by its id
+ * @param options.bytesPerSecond the kernel's limit for each device (sysfs scrub_speed_max, Linux 5.14), put back after
+ * @returns an operation; its `result` rejects with BtrfsError EPERM, ENODEV (no such device), EINPROGRESS (one is
+ * scrubbed already), EROFS (a repairing scrub of a read-only mount), EBADF; ECANCELED; each with what was found so far
+ * in `progress`
+ * @throws BtrmindError BTRMIND_ERR_OPTION
+ * @example
+ * await using scrub = fs.scrub({ readonly: true })
+ * for await (const { ratio, bytesPerSecond } of scrub) console.log((100 * ratio).toFixed(1), bytesPerSecond)
+ * const { uncorrectableErrors } = await scrub.result
+ */
+export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<ScrubProgress, ScrubProgress> {
+  const { signal, intervalMs, ...checked } = check('scrub', scrubOptions, options)
+  const runs: DeviceScrub[] = []
+  const startMs = performance.now()
+  const now = () => summary(runs, performance.now() - startMs, checked.readonly)
+  return new LongOperation({
+    start: async (stop) => {
+      const { devid, start = 0, end, bytesPerSecond } = checked
+      const all = await devices(volume, { signal: stop })
+      for (const device of all) {
+        if (devid === undefined ? device.missing : device.devid !== devid) continue
+        const from = typeof start === 'number' ? start : (start[device.devid] ?? 0)
+        const extents = await volume.call('scrub', {}, { signal: stop }, (t) =>
+          native.deviceExtents(t, volume.handle, device.devid),
+        )
+        runs.push({ devid: device.devid, from, end, extents, counters: undefined, state: 'running' })
+      }
+      if (devid !== undefined && runs.length === 0) {
+        throw new BtrfsError(
+          'scrub',
+          { code: 'ENODEV', errno: -19, text: 'no such device', step: `find device ${devid}` },
+          { path: volume.path },
+        )
+      }
+      const ends = await Promise.allSettled(
+        runs.map((run) => scrubDevice(volume, run, { stop, readonly: checked.readonly, bytesPerSecond })),
+      )
+      const failed = ends.filter((end) => end.status === 'rejected').map(({ reason }) => reason as Error)
+      const worst = failed.find((error) => (error as Partial<BtrfsError>).code !== 'ECANCELED') ?? failed[0]
+      if (worst === undefined) return now()
+      if (!(worst instanceof BtrfsError)) throw worst
+      throw Object.assign(worst, { progress: now() })
+    },
+    progress: async () => {
+      await Promise.all(
+        runs.map(async (run) => {
+          if (run.state !== 'running') return
+          const counters = await volume.call('scrub', {}, undefined, (t) =>
+            native.scrubProgress(t, volume.handle, run.devid),
+          )
+          if (counters !== undefined && run.state === 'running') run.counters = counters
+        }),
+      )
+      return runs.some(({ counters }) => counters !== undefined) ? now() : undefined
+    },
+    signal,
+    intervalMs,
+  })
+}
+
+interface DeviceScrub {
+  readonly devid: number
+  readonly from: number
+  readonly end: number | undefined
+  /** What is allocated: [start, length] of each. */
+  readonly extents: Float64Array
+  counters: Float64Array | undefined
+  state: ScrubDevice['state']
+}
+
+async function scrubDevice(
+  volume: Volume,
+  run: DeviceScrub,
+  options: { readonly stop: AbortSignal; readonly readonly: boolean; readonly bytesPerSecond: number | undefined },
+): Promise<void> {
+  const { stop, readonly, bytesPerSecond } = options
+  const { devid, from, end } = run
+  const limit = bytesPerSecond === undefined ? undefined : await SpeedLimit.set(volume, devid, bytesPerSecond)
+  try {
+    run.counters = await volume.callLong('scrub', {}, { signal: stop }, (t) =>
+      native.scrub(t, volume.handle, devid, from, end, readonly),
+    )
+    run.state = 'finished'
+  } catch (error) {
+    const { progress } = error as { progress?: Float64Array }
+    if (progress instanceof Float64Array) run.counters = progress
+    run.state = (error as { code?: string }).code === 'ECANCELED' ? 'cancelled' : 'failed'
+    throw error
+  } finally {
+    await limit?.restore()
+  }
+}
+
+class SpeedLimit {
+  private constructor(
+    readonly path: string,
+    readonly before: string,
+  ) {}
+  static async set(volume: Volume, devid: number, bytesPerSecond: number): Promise<SpeedLimit> {
+    const path = `/sys/fs/btrfs/${volume.uuid}/devinfo/${devid}/scrub_speed_max`
+    try {
+      const limit = new SpeedLimit(path, (await readFile(path, 'utf8')).trim())
+      await writeFile(path, String(bytesPerSecond))
+      return limit
+    } catch (cause) {
+      const { code = 'EIO', errno = -5, message } = cause as NodeJS.ErrnoException
+      throw new BtrfsError(
+        'scrub',
+        { code, errno, text: message, step: 'limit its speed', hint: 'needs root, and Linux 5.14' },
+        { path },
+      )
+    }
+  }
+  /** Unmounted meanwhile: nothing to put back. */
+  async restore(): Promise<void> {
+    await writeFile(this.path, this.before).catch(() => {})
+  }
+}
+
+function unpack(counters: Float64Array | undefined, readonly: boolean): ScrubCounters {
+  const at = (index: number) => counters?.[index] ?? 0
+  return {
+    dataExtents: at(0),
+    treeExtents: at(1),
+    dataBytes: at(2),
+    treeBytes: at(3),
+    readErrors: at(4),
+    checksumErrors: at(5),
+    verifyErrors: at(6),
+    blocksWithoutChecksum: at(7),
+    checksumsWithoutData: at(8),
+    superErrors: at(9),
+    memoryErrors: at(10),
+    uncorrectableErrors: at(11),
+    // The kernel counts what it could have corrected in the same place.
+    correctedErrors: readonly ? 0 : at(12),
+    correctableErrors: readonly ? at(12) : 0,
+    unverifiedErrors: at(14),
+  }
+}
+
+/** Bytes allocated on the device from `from` on and before `to`. */
+function allocated(extents: Float64Array, from: number, to: number): number {
+  let bytes = 0
+  for (let i = 0; i < extents.length; i += 2) {
+    const start = extents[i]!
+    bytes += Math.max(0, Math.min(start + extents[i + 1]!, to) - Math.max(start, from))
+  }
+  return bytes
+}
+
+function summary(runs: readonly DeviceScrub[], elapsedMs: number, readonly: boolean): ScrubProgress {
+  let total = 0
+  let done = 0
+  const each = runs.map((run): ScrubDevice => {
+    const { devid, from, end = Number.POSITIVE_INFINITY, extents, state } = run
+    const lastPhysicalBytes = Math.max(from, run.counters?.[13] ?? 0)
+    const whole = allocated(extents, from, end)
+    const passed = state === 'finished' ? whole : Math.min(whole, allocated(extents, from, lastPhysicalBytes))
+    total += whole
+    done += passed
+    const ratio = whole === 0 ? 1 : passed / whole
+    return { devid, state, ratio, lastPhysicalBytes, ...unpack(run.counters, readonly) }
+  })
+  const sums = Object.fromEntries(
+    Object.keys(unpack(undefined, readonly)).map((key) => [
+      key,
+      each.reduce((sum, device) => sum + device[key as keyof ScrubCounters], 0),
+    ]),
+  ) as unknown as ScrubCounters
+  const bytesPerSecond = elapsedMs > 0 ? (1000 * (sums.dataBytes + sums.treeBytes)) / elapsedMs : 0
+  const ratio = total === 0 ? 1 : done / total
+  const running = each.some(({ state }) => state === 'running')
+  const remainingMs = running && done > 0 ? (elapsedMs * (total - done)) / done : running ? undefined : 0
+  return { ...sums, devices: each, ratio, elapsedMs, bytesPerSecond, remainingMs }
+}

@@ -1,0 +1,169 @@
+import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, it } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { ScrubProgress } from '../../src/btrfs/types.js'
+import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
+
+const MARK = 'BTRMIND-SCRUB-MARK-BTRMIND-SCRUB-MARK-'
+
+/** Where `text` is in a file, in steps of a block. */
+function find(path: string, text: string): number[] {
+  const found: number[] = []
+  const fd = openSync(path, 'r')
+  const chunk = Buffer.alloc(1 << 20)
+  try {
+    for (let at = 0; ; at += chunk.length) {
+      const length = readSync(fd, chunk, 0, chunk.length, at)
+      if (length === 0) return found
+      for (let block = 0; block < length; block += 4096)
+        if (chunk.subarray(block, block + text.length).toString('latin1') === text) found.push(at + block)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function damage(image: string, offset: number): void {
+  const fd = openSync(image, 'r+')
+  writeSync(fd, Buffer.alloc(64, 'x'), 0, 64, offset)
+  closeSync(fd)
+}
+
+describe.skipIf(cannotMount)('scrub()', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  async function make(options: VolumeOptions) {
+    volume = makeVolume(options)
+    fs = await openFilesystem(volume.path)
+  }
+  /** A file of marked blocks, on disk. */
+  function fill(name: string, mib: number) {
+    const block = Buffer.alloc(4096, 'random enough not to be compressed')
+    block.write(MARK, 0, 'latin1')
+    writeFileSync(join(volume.path, name), Buffer.concat(Array<Buffer>(256 * mib).fill(block)))
+    run('sync', '-f', volume.path)
+    run('sync')
+  }
+  afterEach(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  it('of a healthy volume counts what btrfs-progs counts, on each device', async () => {
+    await make({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })
+    fill('file', 8)
+    const result = await fs.scrub({ readonly: true }).result
+    expect(result.devices.map(({ devid, state, ratio }) => [devid, state, ratio])).toEqual([
+      [1, 'finished', 1],
+      [2, 'finished', 1],
+    ])
+    run('btrfs', 'scrub', 'start', '-B', '-r', volume.path)
+    const raw = run('btrfs', 'scrub', 'status', '-R', volume.path)
+    const field = (name: string) => Number(new RegExp(`${name}: (\\d+)`).exec(raw)![1])
+    expect(result.dataBytes).toBe(field('data_bytes_scrubbed'))
+    expect(result.treeBytes).toBe(field('tree_bytes_scrubbed'))
+    expect(result.dataExtents).toBe(field('data_extents_scrubbed'))
+    expect(result.dataBytes).toBe(16 << 20)
+    expect(result).toMatchObject({ checksumErrors: 0, correctedErrors: 0, correctableErrors: 0, remainingMs: 0 })
+    expect((await fs.scrub({ devid: 2 }).result).devices).toMatchObject([{ devid: 2, state: 'finished' }])
+  })
+
+  it('calls correctable what it only could correct, then corrects it', async () => {
+    await make({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })
+    fill('file', 1)
+    const places = find(volume.images[0]!, MARK)
+    expect(places.length).toBeGreaterThanOrEqual(256)
+    for (const at of [places[3]!, places[77]!]) damage(volume.images[0]!, at)
+    const checked = await fs.scrub({ readonly: true }).result
+    expect(checked).toMatchObject({
+      checksumErrors: 2,
+      correctableErrors: 2,
+      correctedErrors: 0,
+      uncorrectableErrors: 0,
+    })
+    expect(checked.devices[1]).toMatchObject({ checksumErrors: 0 })
+    const repaired = await fs.scrub().result
+    expect(repaired).toMatchObject({
+      checksumErrors: 2,
+      correctableErrors: 0,
+      correctedErrors: 2,
+      uncorrectableErrors: 0,
+    })
+    run('sync')
+    const image = readFileSync(volume.images[0]!)
+    expect(image.subarray(places[3], places[3]! + MARK.length).toString()).toBe(MARK)
+    expect(await fs.scrub().result).toMatchObject({ checksumErrors: 0, correctedErrors: 0 })
+  })
+
+  it('says what no copy can repair', async () => {
+    await make({ devicesMiB: [512], data: 'single' })
+    fill('file', 1)
+    damage(volume.images[0]!, find(volume.images[0]!, MARK)[9]!)
+    expect(await fs.scrub().result).toMatchObject({ checksumErrors: 1, uncorrectableErrors: 1, correctedErrors: 0 })
+  })
+
+  it('is held to a speed, shows how far it is, stops when told, and goes on from there', async () => {
+    await make({ devicesMiB: [1024], data: 'single' })
+    fill('file', 64)
+    const limit = `/sys/fs/btrfs/${fs.uuid}/devinfo/1/scrub_speed_max`
+    const before = readFileSync(limit, 'utf8')
+    const scrub = fs.scrub({ intervalMs: 20, bytesPerSecond: 8 << 20 })
+    const seen: ScrubProgress[] = []
+    for await (const progress of scrub) {
+      seen.push(progress)
+      if (progress.dataBytes > 8 << 20) break
+    }
+    expect(readFileSync(limit, 'utf8').trim()).toBe(String(8 << 20))
+    await expect(fs.scrub().result).rejects.toMatchObject({ code: 'EINPROGRESS' })
+    await scrub.cancel()
+    const error = await scrub.result.catch((error) => error)
+    expect(error).toMatchObject({ code: 'ECANCELED', progress: { devices: [{ state: 'cancelled' }] } })
+    expect(readFileSync(limit, 'utf8')).toBe(before)
+    const last = seen.at(-1)!
+    expect(last.remainingMs).toBeGreaterThan(0)
+    expect(last.ratio).toBeGreaterThan(0)
+    expect(last.ratio).toBeLessThan(1)
+    const [first] = (error.progress as ScrubProgress).devices
+    const rest = await fs.scrub({ start: { 1: first!.lastPhysicalBytes } }).result
+    expect(rest.devices).toMatchObject([{ state: 'finished', ratio: 1 }])
+    // The kernel begins again with the block group that it was in.
+    expect(rest.dataBytes).toBeGreaterThanOrEqual((64 << 20) - first!.dataBytes)
+    expect(rest.dataBytes).toBeLessThanOrEqual(64 << 20)
+    const beyond = await fs.scrub({ devid: 1, start: rest.devices[0]!.lastPhysicalBytes }).result
+    expect(beyond).toMatchObject({ dataBytes: 0, ratio: 1 })
+    expect(await scrub.progress()).toBeUndefined()
+  })
+
+  it('ends with the signal and with close(), and nothing goes on', async () => {
+    await make({ devicesMiB: [1024], data: 'single' })
+    fill('file', 64)
+    const status = () => run('btrfs', 'scrub', 'status', '-R', volume.path)
+    for (const end of ['abort', 'close'] as const) {
+      const controller = new AbortController()
+      const other = await openFilesystem(volume.path)
+      const scrub = other.scrub({ intervalMs: 10, bytesPerSecond: 4 << 20, signal: controller.signal })
+      for await (const _ of scrub) break
+      if (end === 'abort') controller.abort()
+      await (end === 'close' ? other.close() : scrub.result.catch(() => {}))
+      await expect(scrub.result).rejects.toMatchObject({ code: 'ECANCELED' })
+      await other.close()
+      // The device is free for another one.
+      await fs.scrub({ readonly: true, end: 1 << 20 }).result
+    }
+    expect(status()).not.toContain('running')
+  })
+
+  it('bad input: what is wrong is said', async () => {
+    await make({ devicesMiB: [128] })
+    await expect(fs.scrub({ devid: 9 }).result).rejects.toThrow(/ENODEV.*device 9/)
+    expect(() => fs.scrub({ devid: 0 })).toThrow(/devid.*0/)
+    expect(() => fs.scrub({ start: -1 })).toThrow(/start/)
+    expect(() => fs.scrub({ device: 1 } as never)).toThrow(/devi/)
+    run('mount', '-o', 'remount,ro', volume.path)
+    await expect(fs.scrub().result).rejects.toMatchObject({ code: 'EROFS' })
+    expect(await fs.scrub({ readonly: true }).result).toMatchObject({ checksumErrors: 0 })
+    await fs.close()
+    await expect(fs.scrub().result).rejects.toMatchObject({ code: 'EBADF' })
+  })
+})

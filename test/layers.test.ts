@@ -45,6 +45,18 @@ describe('src', () => {
     expect(upwards).toEqual([])
   })
 
+  it('has no circles, of types neither', () => {
+    const left = new Set(sources)
+    const edges = () => imports.filter(({ file, target }) => left.has(file) && left.has(target))
+    // What imports nothing that is left, or is imported by nothing, is in no circle.
+    for (let before = 0; left.size !== before; ) {
+      before = left.size
+      const [from, to] = [new Set(edges().map(({ file }) => file)), new Set(edges().map(({ target }) => target))]
+      for (const file of left) if (!from.has(file) || !to.has(file)) left.delete(file)
+    }
+    expect([...left]).toEqual([])
+  })
+
   it('gives the agent numbers only, and its arithmetic', () => {
     const allowed = /^(agent\/|native\.ts|files\.ts|errors\.ts|units\.ts|clock\.ts|random\.ts)/
     expect(imports.filter(({ file, target }) => room(file) === 'agent' && !allowed.test(target))).toEqual([])

@@ -1,6 +1,6 @@
 /** Balance, one block group at a time, newest first as the kernel goes. */
 import type { BalanceFilters, BalanceOptions, BalanceProgress, BalanceStatus, BlockGroupType } from '../btrfs/types.js'
-import type { BlockGroup } from './chunks.js'
+import type { BlockGroup } from './blockgroup.js'
 import { failure } from './failure.js'
 import type { SimulatedVolume } from './volume.js'
 

@@ -1,17 +1,15 @@
 /**
- * Devices, block groups and the kernel's chunk allocator: sizes are those of fs/btrfs/volumes.c
+ * The kernel's chunk allocator: sizes are those of fs/btrfs/volumes.c
  * (init_alloc_chunk_ctl_policy_regular, gather_device_info, decide_stripe_size_regular) and, for a new volume, of
  * mkfs.btrfs 6.2.
  */
 import type { BlockGroupType, Profile } from '../btrfs/types.js'
 import { GIB, MIB } from '../units.js'
-import type { Extent } from './tree.js'
+import { BlockGroup, type SimulatedDevice } from './blockgroup.js'
 
 export const SECTOR_BYTES = 4096
 export const NODE_BYTES = 16_384
 export const STRIPE_BYTES = 65_536
-/** The kernel leaves the first MiB of every device to boot loaders and the superblock. */
-const RESERVED_BYTES = MIB
 
 export interface Redundancy {
   readonly devStripes: number
@@ -45,80 +43,11 @@ export const REDUNDANCY: Readonly<Record<Profile, Redundancy>> = {
   raid6: row(1, 0, 3, 1, 1, 2),
 }
 
-interface Range {
-  readonly offset: number
-  readonly length: number
-}
-
-/** Extents of one size keep to block groups of their class while there is unallocated space (kernel ≥ 6.3). */
-export type SizeClass = 'small' | 'medium' | 'large'
-export function sizeClassOf(bytes: number): SizeClass {
-  return bytes <= 128 * 1024 ? 'small' : bytes <= 8 * MIB ? 'medium' : 'large'
-}
-
-export interface BlockGroup {
-  readonly type: BlockGroupType
-  readonly profile: Profile
-  /** Logical. */
-  readonly sizeBytes: number
-  readonly rawBytes: number
-  readonly stripes: readonly { readonly device: SimulatedDevice; readonly range: Range }[]
-  /** Settled: what a commit has written down. */
-  usedBytes: number
-  /** Part of usedBytes that the next commit gives back. */
-  freeingBytes: number
-  sizeClass: SizeClass | undefined
-  emptySinceMs: number | undefined
-  /** Data only: what lies here, for balance. */
-  readonly extents: Set<Extent>
-}
-
-export class SimulatedDevice {
-  /** Sorted by offset. */
-  #ranges: Range[] = []
-  #allocatedBytes = 0
-  constructor(
-    readonly devid: number,
-    readonly uuid: string,
-    readonly path: string,
-    readonly sizeBytes: number,
-  ) {}
-
-  get allocatedBytes() {
-    return this.#allocatedBytes
-  }
-  get unallocatedBytes() {
-    return this.sizeBytes - this.#allocatedBytes
-  }
-
-  /** The first hole of at least `wanted` bytes, else the largest there is. */
-  hole(wanted: number): Range {
-    let best: Range = { offset: RESERVED_BYTES, length: 0 }
-    let start = RESERVED_BYTES
-    for (const range of [...this.#ranges, { offset: this.sizeBytes, length: 0 }]) {
-      const length = range.offset - start
-      if (length >= wanted) return { offset: start, length: wanted }
-      if (length > best.length) best = { offset: start, length }
-      start = range.offset + range.length
-    }
-    return best
-  }
-  take(length: number): Range {
-    const range = { offset: this.hole(length).offset, length }
-    this.#ranges.push(range)
-    this.#ranges.sort((a, b) => a.offset - b.offset)
-    this.#allocatedBytes += length
-    return range
-  }
-  give(range: Range): void {
-    this.#ranges = this.#ranges.filter((other) => other !== range)
-    this.#allocatedBytes -= range.length
-  }
-}
-
 export class Chunks {
   readonly groups: BlockGroup[] = []
   readonly #totalBytes: number
+  /** Logical addresses are never used again. */
+  #nextLogical = 0
   constructor(
     readonly devices: readonly SimulatedDevice[],
     readonly profiles: { readonly data: Profile; readonly metadata: Profile },
@@ -160,18 +89,9 @@ export class Chunks {
     if (plan === undefined) return undefined
     const { chosen, stripe } = plan
     const { devStripes } = REDUNDANCY[profile]
-    const group: BlockGroup = {
-      type,
-      profile,
-      sizeBytes: plan.logicalBytes,
-      rawBytes: stripe * devStripes * chosen.length,
-      stripes: chosen.map((device) => ({ device, range: device.take(stripe * devStripes) })),
-      usedBytes: 0,
-      freeingBytes: 0,
-      sizeClass: undefined,
-      emptySinceMs: undefined,
-      extents: new Set(),
-    }
+    const stripes = chosen.map((device) => ({ device, range: device.take(stripe * devStripes) }))
+    const group = new BlockGroup(type, profile, this.#nextLogical, plan.logicalBytes, stripes)
+    this.#nextLogical += plan.logicalBytes
     this.groups.push(group)
     return group
   }
@@ -182,7 +102,7 @@ export class Chunks {
     const stripeLimit = stripeBytes ?? Math.min(chunkLimit, GIB)
     const maxChunk = Math.min(Math.floor(this.#totalBytes / 10), chunkLimit)
     const able = this.devices
-      .map((device) => ({ device, available: device.hole(stripeLimit * devStripes).length }))
+      .map((device) => ({ device, available: device.available(stripeLimit * devStripes) }))
       .filter(({ available }) => available >= STRIPE_BYTES * devStripes)
       .sort((a, b) => b.available - a.available || b.device.unallocatedBytes - a.device.unallocatedBytes)
     let count = able.length - (able.length % devsIncrement)

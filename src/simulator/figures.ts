@@ -1,12 +1,16 @@
 /** What the kernel would read of the volume; src/btrfs works the figures out of it, as it does for a real one. */
 import { type DeviceChunks, type Reading, type Space as SpaceRow, sum } from '../btrfs/space.js'
+import { createRandom } from '../random.js'
 import { MIB } from '../units.js'
-import { type BlockGroup, REDUNDANCY, STRIPE_BYTES } from './chunks.js'
+import type { BlockGroup } from './blockgroup.js'
+import { REDUNDANCY, STRIPE_BYTES } from './chunks.js'
 import type { Space } from './space.js'
+import type { Nodes } from './tree.js'
 
 const NO_ERRORS = { write: 0, read: 0, flush: 0, corruption: 0, generation: 0 }
 
-export function readingOf(space: Space): Reading {
+export function readingOf(nodes: Nodes): Reading {
+  const { space } = nodes
   const { devices, profiles } = space.chunks
   return {
     spaces: (['data', 'metadata', 'system'] as const).map((type): SpaceRow => {
@@ -23,9 +27,36 @@ export function readingOf(space: Space): Reading {
     reserveBytes: space.globalReserveBytes,
     reserveUsedBytes: 0,
     live: { reserved: 0, mayUse: space.pendingBytes },
-    fragmentation: { extents: space.extents, breaks: space.breaks },
+    fragmentation: sampleFragmentation(nodes),
     failures: {},
   }
+}
+
+/** As native/fragmentation.cpp: so many pages, of so many extents, each from a pseudo-random inode on. */
+const PAGES = 8
+const PAGE_EXTENTS = 190
+
+/** docs/fragmentation.md. One fixed seed: an unchanged volume gives the same figure. */
+function sampleFragmentation(nodes: Nodes): Reading['fragmentation'] {
+  const { files } = nodes
+  const random = createRandom(0)
+  let extents = 0
+  let breaks = 0
+  for (let page = 0; page < PAGES && files.length > 0; page++) {
+    const inode = random.integer(files.at(-1)!.inode + 1)
+    let left = PAGE_EXTENTS
+    for (let at = nodes.fileFrom(inode); at < files.length && left > 0; at++) {
+      let end: number | undefined
+      for (const { start, diskBytes, count } of files[at]!.extents) {
+        if (left === 0) break
+        if (end !== undefined && end !== start) breaks++
+        end = start + diskBytes
+        extents += Math.min(left, count)
+        left -= Math.min(left, count)
+      }
+    }
+  }
+  return { extents, breaks }
 }
 
 function chunkRows({ type, profile, stripes }: BlockGroup): DeviceChunks[] {

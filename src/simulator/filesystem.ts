@@ -94,23 +94,23 @@ export class SimulatedFilesystem implements Filesystem {
     })
   }
   usage(options?: CallOptions): Promise<Usage> {
-    return this.#quick('usage', options, ({ space }) => usageOf(readingOf(space)))
+    return this.#quick('usage', options, ({ nodes }) => usageOf(readingOf(nodes)))
   }
   devices(options?: CallOptions): Promise<Device[]> {
-    return this.#quick('devices', options, ({ space }) => {
-      const { devices } = space.chunks
-      return readingOf(space).devices.map((device, index) => deviceOf(device, devices[index]!.uuid))
+    return this.#quick('devices', options, ({ nodes }) => {
+      const { devices } = nodes.space.chunks
+      return readingOf(nodes).devices.map((device, index) => deviceOf(device, devices[index]!.uuid))
     })
   }
   sync(options?: CallOptions): Promise<void> {
     return this.#quick('sync', options, (volume) => volume.commit())
   }
   measure(options?: CallOptions): Promise<Measurement> {
-    return this.#quick('measure', options, ({ space }) => measurementOf(readingOf(space), this.#exclusive(), this.path))
+    return this.#quick('measure', options, ({ nodes }) => measurementOf(readingOf(nodes), this.#exclusive(), this.path))
   }
   statfs(options?: CallOptions): Promise<Statfs> {
-    return this.#quick('statfs', options, ({ space }) => {
-      const { statfsSizeBytes: sizeBytes, statfsFreeBytes: freeBytes } = readingOf(space)
+    return this.#quick('statfs', options, ({ nodes }) => {
+      const { statfsSizeBytes: sizeBytes, statfsFreeBytes: freeBytes } = readingOf(nodes)
       return { sizeBytes, freeBytes, usedPercent: (100 * (sizeBytes - freeBytes)) / sizeBytes }
     })
   }

@@ -1,16 +1,8 @@
 /** Data and metadata in block groups: what is reserved, settled, waiting for the next commit, and moved by balance. */
 import type { BlockGroupType, Profile } from '../btrfs/types.js'
 import { MIB } from '../units.js'
-import {
-  type BlockGroup,
-  Chunks,
-  NODE_BYTES,
-  SECTOR_BYTES,
-  type SimulatedDevice,
-  type SizeClass,
-  sizeClassOf,
-} from './chunks.js'
-import type { Extent } from './tree.js'
+import { type BlockGroup, type Extent, type SimulatedDevice, type SizeClass, sizeClassOf } from './blockgroup.js'
+import { Chunks, NODE_BYTES, SECTOR_BYTES } from './chunks.js'
 
 /** No extent is longer; a compressed one covers at most 128 KiB. */
 const MAX_EXTENT_BYTES = 128 * MIB
@@ -38,9 +30,6 @@ export class Space {
   #owedMetadataBytes = 0
   /** Of extents and checksums: their trees size the global reserve. */
   #extentTreesBytes = 0
-  /** Extents of files, and how many do not follow on, on disk, from the one before them. */
-  extents = 0
-  breaks = 0
 
   constructor(devices: readonly SimulatedDevice[], profiles: { data: Profile; metadata: Profile }) {
     this.chunks = new Chunks(devices, profiles)
@@ -79,21 +68,23 @@ export class Space {
     this.#pendingBytes -= roundUp(bytes, SECTOR_BYTES)
   }
 
-  /** Finds a place for data that was reserved. `ratio` < 1: compressed to that, in extents of 128 KiB. */
-  place(bytes: number, ratio = 1): Extent[] {
+  /**
+   * Finds a place for data that was reserved. `ratio` < 1: compressed to that, in extents of 128 KiB.
+   * @param after what it goes on from, in the file
+   */
+  place(bytes: number, ratio = 1, after?: Extent): Extent[] {
     this.unreserve(bytes)
     const extents: Extent[] = []
-    const compressed = ratio < 1
-    let left = bytes
-    while (left > 0) {
-      const part = compressed ? left : Math.min(left, MAX_EXTENT_BYTES)
-      for (const extent of this.#placeOne(part, ratio)) {
-        const last = extents.at(-1)
-        if (last?.group === extent.group && last.compressed === compressed) {
-          this.#resize(last, extent.bytes, extent.diskBytes, extent.count)
-        } else extents.push(extent)
-      }
-      left -= part
+    const before = () => extents.at(-1) ?? after
+    for (let left = bytes; left > 0; ) {
+      const extent = this.#placeOne(left, ratio, before())
+      const last = extents.at(-1)
+      if (last !== undefined && follows(last, extent)) {
+        last.bytes += extent.bytes
+        last.diskBytes += extent.diskBytes
+        last.count += extent.count
+      } else extents.push(extent)
+      left -= extent.bytes
     }
     for (const extent of extents) this.#track(extent)
     return extents
@@ -101,7 +92,7 @@ export class Space {
 
   /** The last reference to it is gone; the bytes come back with the next commit. */
   free(extent: Extent): void {
-    extent.group.freeingBytes += extent.diskBytes
+    extent.group.free(extent)
     extent.group.extents.delete(extent)
     this.#account(-extent.count, -extent.diskBytes)
   }
@@ -141,12 +132,7 @@ export class Space {
    * but for the last of a type.
    */
   commit(nowMs: number): void {
-    for (const group of this.chunks.groups) {
-      group.usedBytes -= group.freeingBytes
-      group.freeingBytes = 0
-      if (group.usedBytes > 0) group.emptySinceMs = undefined
-      else group.emptySinceMs ??= nowMs
-    }
+    for (const group of this.chunks.groups) group.commit(nowMs)
     for (const type of ['data', 'metadata'] as const) {
       const reserved = type === 'data' ? this.#pendingBytes : this.globalReserveBytes
       for (const group of this.groups(type)) {
@@ -195,16 +181,16 @@ export class Space {
   #relocateData(group: BlockGroup): boolean {
     const room = () => this.#dataRoom() - (group.sizeBytes - group.usedBytes)
     while (room() < group.usedBytes) if (this.chunks.allocate('data') === undefined) return false
-    for (const extent of [...group.extents]) {
+    for (const extent of [...group.extents].sort((a, b) => a.start - b.start)) {
       const sizeClass = extent.compressed ? 'small' : sizeClassOf(extent.diskBytes / extent.count)
       const target = this.#findGroup(extent.diskBytes, sizeClass, group)
       // An extent that fits nowhere whole would be split; the model moves it whole or not at all.
       if (target === undefined) return false
       group.extents.delete(extent)
-      group.usedBytes -= extent.diskBytes
-      target.usedBytes += extent.diskBytes
-      target.extents.add(extent)
+      group.free(extent)
+      extent.start = target.take(extent.diskBytes)
       extent.group = target
+      target.extents.add(extent)
     }
     this.chunks.remove(group)
     return true
@@ -212,7 +198,7 @@ export class Space {
 
   /** find_free_extent: a block group of its size class, an unclaimed one, a new one, and only then another class's. */
   #findGroup(bytes: number, sizeClass: SizeClass, except?: BlockGroup): BlockGroup | undefined {
-    const fits = (group: BlockGroup) => group !== except && group.sizeBytes - group.usedBytes >= bytes
+    const fits = (group: BlockGroup) => group !== except && group.largestHoleBytes >= bytes
     const groups = this.groups('data').filter(fits)
     let group = groups.find((other) => other.sizeClass === sizeClass) ?? groups.find((other) => !other.sizeClass)
     if (group === undefined) {
@@ -223,26 +209,24 @@ export class Space {
     return group
   }
 
-  #placeOne(bytes: number, ratio: number): Extent[] {
+  /** As much of it as finds a place in one piece: btrfs_reserve_extent halves what it asks for until it does. */
+  #placeOne(wanted: number, ratio: number, after: Extent | undefined): Extent {
     const compressed = ratio < 1
-    const disk = compressed ? compressedBytes(bytes, ratio) : roundUp(bytes, SECTOR_BYTES)
-    const group = this.#findGroup(disk, compressed ? 'small' : sizeClassOf(disk))
-    if (group === undefined) {
-      // No hole is large enough: in pieces.
-      const half = roundUp(bytes / 2, compressed ? COMPRESSED_EXTENT_BYTES : SECTOR_BYTES)
-      if (half >= bytes) throw new Error(`${bytes} reserved bytes have no place`)
-      return [...this.#placeOne(half, ratio), ...this.#placeOne(bytes - half, ratio)]
+    const unit = compressed ? COMPRESSED_EXTENT_BYTES : SECTOR_BYTES
+    for (let bytes = compressed ? wanted : Math.min(wanted, MAX_EXTENT_BYTES); ; ) {
+      const diskBytes = compressed ? compressedBytes(bytes, ratio) : roundUp(bytes, SECTOR_BYTES)
+      const group = this.#findGroup(diskBytes, compressed ? 'small' : sizeClassOf(diskBytes))
+      if (group !== undefined) {
+        const start = group.take(diskBytes, after?.group === group ? after.start + after.diskBytes : undefined)
+        const count = compressed ? Math.ceil(bytes / COMPRESSED_EXTENT_BYTES) : 1
+        return { bytes, diskBytes, count, compressed, group, start, refs: 0 }
+      }
+      // Of what cannot be placed compressed the rest stays as it is.
+      if (bytes <= unit) return this.#placeOne(Math.min(wanted, unit), 1, after)
+      bytes = roundUp(bytes / 2, unit)
     }
-    group.usedBytes += disk
-    const count = compressed ? Math.ceil(bytes / COMPRESSED_EXTENT_BYTES) : 1
-    return [{ bytes, diskBytes: disk, count, compressed, group, refs: 0 }]
   }
 
-  #resize(extent: Extent, bytes: number, diskBytes: number, count: number): void {
-    extent.bytes += bytes
-    extent.diskBytes += diskBytes
-    extent.count += count
-  }
   #track(extent: Extent): void {
     extent.group.extents.add(extent)
     this.#account(extent.count, extent.diskBytes)
@@ -266,6 +250,11 @@ export class Space {
     for (const group of this.chunks.groups) if (group.type === type) sum += of(group)
     return sum
   }
+}
+
+/** Does it go on on disk where the other one ends, and in the same way? */
+export function follows(before: Extent, extent: Extent): boolean {
+  return before.start + before.diskBytes === extent.start && before.compressed === extent.compressed
 }
 
 /** Metadata is handed out in nodes. */

@@ -3,20 +3,9 @@
  * writer copies the shared directories on its way down, and what nobody holds any more is freed. A snapshot is one
  * reference. Names are keyed by their bytes (latin1), so that names that are not UTF-8 survive.
  */
-import { type BlockGroup, NODE_BYTES } from './chunks.js'
+import type { Extent } from './blockgroup.js'
+import { NODE_BYTES } from './chunks.js'
 import type { Space } from './space.js'
-
-/** Neighbouring extents in one block group, written together. */
-export interface Extent {
-  bytes: number
-  diskBytes: number
-  /** On-disk extents that it stands for. */
-  count: number
-  readonly compressed: boolean
-  group: BlockGroup
-  /** Files that hold it. */
-  refs: number
-}
 
 export interface FileNode {
   readonly kind: 'file'
@@ -34,6 +23,8 @@ export interface FileNode {
   pendingBytes: number
   inlineBytes: number
   extents: Extent[]
+  /** In {@link Nodes.files}. */
+  listed: boolean
 }
 export interface DirectoryNode {
   readonly kind: 'directory'
@@ -93,13 +84,30 @@ export function key(name: string | Uint8Array): string {
 
 export class Nodes {
   #lastInode = 256
+  readonly #files: FileNode[] = []
   constructor(readonly space: Space) {}
+
+  /** Those that have extents, in the order of their inodes, each once however many snapshots hold it. */
+  get files(): readonly FileNode[] {
+    return this.#files
+  }
+  /** Index in `files` of the first at or after an inode. */
+  fileFrom(inode: number): number {
+    let low = 0
+    let high = this.#files.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#files[middle]!.inode < inode) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
 
   file(atMs: number): FileNode {
     this.space.growMetadata(FILE_BYTES)
     const times = { atimeMs: atMs, mtimeMs: atMs, ctimeMs: atMs }
     const empty = { sizeBytes: 0, ratio: 1, noCompress: false, pendingBytes: 0, inlineBytes: 0, extents: [] }
-    return { kind: 'file', refs: 0, inode: ++this.#lastInode, ...times, ...empty }
+    return { kind: 'file', refs: 0, inode: ++this.#lastInode, ...times, ...empty, listed: false }
   }
   directory(inode = ++this.#lastInode): DirectoryNode {
     this.space.growMetadata(DIRECTORY_BYTES)
@@ -122,10 +130,10 @@ export class Nodes {
   }
   ownFile(node: FileNode): FileNode {
     if (node.refs <= 1) return node
-    const copy: FileNode = { ...node, refs: 1, extents: [...node.extents] }
+    const copy: FileNode = { ...node, refs: 1, extents: [...node.extents], listed: false }
     for (const extent of copy.extents) extent.refs++
     node.refs--
-    this.#layout(copy, 1)
+    this.#list(copy)
     this.space.growMetadata(FILE_BYTES + copy.inlineBytes * INLINE_RATIO)
     return copy
   }
@@ -154,10 +162,9 @@ export class Nodes {
   /** Gives a file other data; what nobody else holds is freed. */
   setExtents(file: FileNode, extents: Extent[]): void {
     for (const extent of extents) extent.refs++
-    this.#layout(file, -1)
     for (const extent of file.extents) if (--extent.refs === 0) this.space.free(extent)
     file.extents = extents
-    this.#layout(file, 1)
+    this.#list(file)
   }
 
   /** Takes one reference from each; stops when `limit` nodes were touched, with what is left in `left`. */
@@ -194,11 +201,15 @@ export class Nodes {
     return []
   }
 
-  #layout(file: FileNode, sign: 1 | -1): void {
-    if (file.extents.length === 0) return
-    let count = 0
-    for (const extent of file.extents) count += extent.count
-    this.space.extents += sign * count
-    this.space.breaks += sign * (file.extents.length - 1)
+  #list(file: FileNode): void {
+    const listed = file.extents.length > 0
+    if (listed === file.listed) return
+    file.listed = listed
+    let at = this.fileFrom(file.inode)
+    if (listed) this.#files.splice(at, 0, file)
+    else {
+      while (this.#files[at] !== file) at++
+      this.#files.splice(at, 1)
+    }
   }
 }

@@ -1,7 +1,8 @@
 /** The state of a simulated volume and all that changes it, synchronously; the clock moves it on. */
 import { check } from '../errors.js'
 import { createRandom, type Random } from '../random.js'
-import { SECTOR_BYTES, SimulatedDevice } from './chunks.js'
+import { SimulatedDevice } from './blockgroup.js'
+import { SECTOR_BYTES } from './chunks.js'
 import { Cleaner } from './cleaner.js'
 import type { SimulatedClock } from './clock.js'
 import { failure } from './failure.js'
@@ -250,7 +251,7 @@ export class SimulatedVolume {
   }
   flush(file: FileNode): void {
     if (file.refs === 0 || file.pendingBytes === 0) return
-    const extents = [...file.extents, ...this.space.place(file.pendingBytes)]
+    const extents = [...file.extents, ...this.space.place(file.pendingBytes, 1, file.extents.at(-1))]
     file.pendingBytes = 0
     this.nodes.setExtents(file, extents)
   }

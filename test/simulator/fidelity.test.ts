@@ -68,18 +68,51 @@ async function script(bench: Bench): Promise<Marks> {
   return marks
 }
 
+/** Files of 128 KiB on a volume that is full but for holes of at most 97 KiB. */
+async function inPieces({ fs, root, ...bench }: Bench): Promise<{ ratio: number; extents: number }> {
+  for (const name of ['large', 'small', 'pieces']) await bench.makeDirectory(name)
+  for (let index = 0; index < 60; index++) await bench.writeFile(`large/f${index}`, 4 * KIB)
+  for (let index = 0; index < 4000; index++) await bench.writeFile(`small/f${index}`, (4 + ((index * 37) % 93)) * KIB)
+  for (let index = 0; index < 500; index++) await bench.writeFile(`pieces/f${index}`, 4 * KIB)
+  await fs.sync()
+  const fill = async () => {
+    for (let index = 0; ; index++) await bench.writeFile(`large/f${index}`, 16 * MIB)
+  }
+  expect(await refusal(fill)).toMatchObject({ code: 'ENOSPC' })
+  const small = await rows(fs, `${root}/small`)
+  const even = small.filter((_, index) => index % 2 === 0)
+  await fs.removeFiles(`${root}/small`, even)
+  await fs.sync()
+  for (let index = 0; index < 500; index++) await bench.writeFile(`pieces/f${index}`, 128 * KIB)
+  await fs.sync()
+  // So that every page of the sample is of these files.
+  await fs.removeFiles(
+    `${root}/small`,
+    small.filter((file) => !even.includes(file)),
+  )
+  await fs.sync()
+  let extents = 0
+  for (const file of await rows(fs, `${root}/pieces`)) {
+    const found = await fs.fileExtents(`${root}/pieces`, file)
+    if (!found.ok) throw new Error(found.code)
+    extents += found.extents
+  }
+  return { ratio: (await fs.measure()).fragmentationRatio!, extents }
+}
+
+const run = async <T>(bench: Bench, work: (bench: Bench) => Promise<T>): Promise<T> => {
+  try {
+    return await work(bench)
+  } finally {
+    await bench.dispose()
+  }
+}
+
 describe.skipIf(cannotMount)('the simulator against the kernel', () => {
   const both: [string, Measurement, Measurement][] = []
   beforeAll(async () => {
-    const run = async (bench: Bench) => {
-      try {
-        return await script(bench)
-      } finally {
-        await bench.dispose()
-      }
-    }
-    const kernel = await run(await kernelBench())
-    const simulator = await run(await simulatorBench())
+    const kernel = await run(await kernelBench(), script)
+    const simulator = await run(await simulatorBench(), script)
     for (const [what, measured] of kernel) both.push([what, measured, simulator.get(what)!])
   })
   /** To the byte; once the volume was full, to the little that the kernel could not place. */
@@ -114,5 +147,12 @@ describe.skipIf(cannotMount)('the simulator against the kernel', () => {
       const error = Math.abs(simulated.metadataUsedBytes - kernel.metadataUsedBytes)
       expect(error, what).toBeLessThanOrEqual(Math.max(0.25 * kernel.metadataUsedBytes, 256 * KIB))
     }
+  })
+  it('is as fragmented, once there are only holes left', async () => {
+    const kernel = await run(await kernelBench(), inPieces)
+    const simulated = await run(await simulatorBench(), inPieces)
+    expect(kernel.ratio).toBeGreaterThan(0.3)
+    expect(Math.abs(simulated.ratio - kernel.ratio)).toBeLessThan(0.1)
+    expect(Math.abs(simulated.extents / kernel.extents - 1)).toBeLessThan(0.1)
   })
 })

@@ -140,6 +140,57 @@ describe('a full volume', () => {
   })
 })
 
+describe('fragmentation', () => {
+  /** Full, then with holes of 64 KiB. */
+  async function withHoles() {
+    const made = make({ devicesBytes: [256 * MIB] })
+    const { fs, volume, root } = made
+    volume.makeDirectory(`${root}/small`)
+    const write = async () => {
+      for (let index = 0; ; index++) volume.writeFile(`${root}/small/f${index}`, 65_536)
+    }
+    expect(await refusal(write)).toMatchObject({ code: 'ENOSPC' })
+    await fs.sync()
+    expect((await fs.measure()).fragmentationRatio).toBe(0)
+    const found = await rows(fs, `${root}/small`)
+    await fs.removeFiles(
+      `${root}/small`,
+      found.filter((_, index) => index % 2 === 0),
+    )
+    await fs.sync()
+    return made
+  }
+
+  it('is the share of sampled extents that do not follow on from the one before in their file', async () => {
+    const { fs, volume, root } = await withHoles()
+    for (const row of await rows(fs, `${root}/small`)) volume.unlink(`${root}/small/${row.name}`)
+    // Before the next commit only the holes are free: two pieces each.
+    for (let index = 0; index < 100; index++) volume.writeFile(`${root}/f${index}`, 131_072)
+    for (let index = 0; index < 100; index++) volume.flush(volume.find(`${root}/f${index}`, 'test').node as never)
+    expect((await fs.measure()).fragmentationRatio).toBeCloseTo(0.5, 2)
+    const [first] = await rows(fs, root)
+    expect(await fs.fileExtents(root, first!)).toMatchObject({ ok: true, extents: 2 })
+  })
+
+  it('what is appended goes on where the file ends on disk, while nobody else is there', async () => {
+    const { fs, volume, root } = make()
+    for (let index = 0; index < 4; index++) {
+      if (index === 0) volume.writeFile(`${root}/alone`, MIB)
+      else volume.appendFile(`${root}/alone`, MIB)
+      await fs.sync()
+    }
+    expect((await fs.measure()).fragmentationRatio).toBe(0)
+    for (let index = 0; index < 4; index++) {
+      for (const name of ['a', 'b']) {
+        if (index === 0) volume.writeFile(`${root}/${name}`, MIB)
+        else volume.appendFile(`${root}/${name}`, MIB)
+      }
+      await fs.sync()
+    }
+    expect((await fs.measure()).fragmentationRatio).toBe(0.5)
+  })
+})
+
 describe('snapshots', () => {
   it('of the top into itself does not hold itself; nested subvolumes are empty directories in it', async () => {
     const { fs, volume, root } = make()
@@ -183,7 +234,7 @@ describe('snapshots', () => {
     const after = await fs.measure()
     expect(after.dataUsedBytes).toBe(0)
     expect(after.metadataUsedBytes - before.metadataUsedBytes).toBeLessThanOrEqual(32_768)
-    expect(volume.space).toMatchObject({ extents: 0, breaks: 0, pendingBytes: 0 })
+    expect([volume.space.pendingBytes, volume.nodes.files]).toEqual([0, []])
   })
 })
 

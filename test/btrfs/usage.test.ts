@@ -2,8 +2,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { Usage } from '../../src/btrfs/types.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { parseUsage, printedUsage } from '../helpers/usage.js'
@@ -21,6 +23,8 @@ function write(path: string, bytes: number, options: { sync?: boolean } = {}) {
   }
 }
 
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
 /** True, or false on a full volume, which is a state like any other. */
 function fits(work: () => unknown): boolean {
   try {
@@ -34,17 +38,19 @@ function fits(work: () => unknown): boolean {
 
 /**
  * Compares ours with the tool's, again and again on one open handle: what that remembers must not go stale. The tool's
- * readings before and after ours must agree, so that all are of one state.
+ * readings before and after ours must agree, so that all are of one state. `cli`: the built command's too.
  */
 async function against(path: string) {
   const fs = await openFilesystem(path)
-  const compare = async () => {
+  const compare = async ({ cli = false } = {}) => {
     fits(() => run('sync', '-f', path))
     for (let attempt = 0; ; attempt++) {
       const before = run('btrfs', 'filesystem', 'usage', '-b', path)
       const usage = await fs.usage()
+      const json = cli ? run('node', MAIN, 'usage', '--json', path) : undefined
       if (run('btrfs', 'filesystem', 'usage', '-b', path) !== before && attempt < 20) continue
       expect(printedUsage(usage)).toEqual(parseUsage(before))
+      if (json !== undefined) expect(printedUsage(JSON.parse(json) as Usage)).toEqual(parseUsage(before))
       expect(usage.unavailable).toEqual([])
       return { usage, devices: await fs.devices() }
     }
@@ -171,7 +177,7 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
     const data = mixed ? metadata : pick(profiles)
     using volume = makeVolume({ devicesMiB, data, metadata, mkfs: mixed ? ['--mixed'] : [] })
     await using progs = await against(volume.path)
-    await progs.compare()
+    await progs.compare({ cli: true })
     for (let i = random.integer(20); i >= 0; i--) {
       const bytes = pick([100, 5000, 70_000, 3 * MIB, 30 * MIB])
       if (!fits(() => write(join(volume.path, `file${i}`), bytes))) break
@@ -180,6 +186,6 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
       const convert = `-dconvert=${pick(profiles)},limit=${1 + random.integer(2)}`
       fits(() => run('btrfs', 'balance', 'start', '-f', convert, volume.path))
     }
-    await progs.compare()
+    await progs.compare({ cli: true })
   })
 })

@@ -141,6 +141,10 @@ bool FileRef::isStill(const struct stat& stat) const {
          milliseconds(stat.st_ctim.tv_sec, stat.st_ctim.tv_nsec) == ctimeMs;
 }
 
+bool FileRef::wasReadSince(const struct stat& stat) const {
+  return milliseconds(stat.st_atim.tv_sec, stat.st_atim.tv_nsec) > atimeMs;
+}
+
 Root::Root(const HandlePtr& volume, const RootRef& ref) : fd_(openRoot(volume, ref)) {
   struct stat stat;
   checkedCall(fstat(fd_.get(), &stat), "fstat", "read the root", ref.path);
@@ -185,7 +189,7 @@ int Root::pin(const FileRef& ref, int flags, Pinned& pinned) const {
     if (fd < 0) return fd == -ELOOP ? kChanged : -fd;
     pinned.file = ScopedFd(fd);
     if (fstat(fd, &pinned.stat) < 0) return errno;
-    if (!ref.isStill(pinned.stat) || pinned.stat.st_dev != device_) return kChanged;
+    if (!ref.isStill(pinned.stat) || ref.wasReadSince(pinned.stat) || pinned.stat.st_dev != device_) return kChanged;
     if (flags == O_PATH) break;
   }
   return 0;

@@ -26,7 +26,9 @@ struct FileRef {
   uint64_t size;
   double mtimeMs;
   double ctimeMs;
+  double atimeMs;  // not a number: when it was read does not matter
   bool isStill(const struct stat& stat) const;
+  bool wasReadSince(const struct stat& stat) const;
 };
 
 // A file, and the directory that holds it, both pinned by descriptors.
@@ -60,7 +62,7 @@ class Root {
   dev_t device() const { return device_; }
   // A directory beneath the root, "" for itself; of any depth, PATH_MAX does not matter. Descriptor or -errno.
   int directory(std::string_view path, int flags) const;
-  // Opens `ref` with `flags` (O_PATH, or O_RDONLY for a regular file only) if it still is what was seen.
+  // Opens `ref` with `flags` (O_PATH, or O_RDONLY for a regular file only) if it still is what was seen, and unread.
   // The outcome.
   int pin(const FileRef& ref, int flags, Pinned& pinned) const;
 

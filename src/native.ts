@@ -47,7 +47,7 @@ export interface NativeOutcomes {
 /** A directory that was named: its path, and if that is to hold still [inode, subvolume id] of what it was. */
 export type NativeRoot = readonly [path: string, seen: Float64Array | undefined]
 
-/** Files as columns: paths one after the other, where each ends, and [inode, size, mtimeMs, ctimeMs] of each. */
+/** Files as columns: paths one after the other, where each ends, and [inode, size, mtimeMs, ctimeMs, atimeMs or NaN]. */
 export type NativeFiles = readonly [paths: Uint8Array, ends: Uint32Array, identity: Float64Array]
 
 /** Rows of subvolumes, as columns. */

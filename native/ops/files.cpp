@@ -45,17 +45,18 @@ std::vector<FileRef> readRefs(const Args& args, size_t first) {
   auto paths = args[first].As<Napi::Uint8Array>();
   auto ends = args[first + 1].As<Napi::Uint32Array>();
   auto identity = args[first + 2].As<Napi::Float64Array>();
-  if (identity.ElementLength() != ends.ElementLength() * 4) throw wrong("files: columns of different length");
+  constexpr size_t kColumns = 5;
+  if (identity.ElementLength() != ends.ElementLength() * kColumns) throw wrong("files: columns of different length");
   std::vector<FileRef> refs;
   refs.reserve(ends.ElementLength());
   size_t start = 0;
   for (size_t i = 0; i < ends.ElementLength(); i++) {
     size_t end = ends[i];
     if (end < start || end > paths.ByteLength()) throw wrong("files: path offsets out of order");
-    const double* of = identity.Data() + i * 4;
+    const double* of = identity.Data() + i * kColumns;
     if (!isWhole(of[0]) || !isWhole(of[1])) throw wrong("files: inode or size");
     refs.push_back({std::string(reinterpret_cast<const char*>(paths.Data()) + start, end - start),
-                    static_cast<uint64_t>(of[0]), static_cast<uint64_t>(of[1]), of[2], of[3]});
+                    static_cast<uint64_t>(of[0]), static_cast<uint64_t>(of[1]), of[2], of[3], of[4]});
     start = end;
   }
   return refs;

@@ -15,7 +15,7 @@ std::optional<RootRef::Seen> readSeen(const Args& args, size_t index);
 RootRef readRoot(const Args& args, size_t first);
 
 // Three arguments from `first` on: paths (bytes, one after the other), ends (Uint32Array), identity (Float64Array:
-// inode, size, mtimeMs, ctimeMs of each).
+// inode, size, mtimeMs, ctimeMs, atimeMs of each).
 std::vector<FileRef> readRefs(const Args& args, size_t first);
 
 }  // namespace btrmind

@@ -47,6 +47,7 @@ export function fileRef(batch: FileBatch, index: number): FileRef {
     sizeBytes: batch.sizeBytes[index]!,
     mtimeMs: batch.mtimeMs[index]!,
     ctimeMs: batch.ctimeMs[index]!,
+    atimeMs: batch.atimeMs[index]!,
   }
 }
 

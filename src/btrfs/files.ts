@@ -20,12 +20,13 @@ const ALGORITHMS = { zlib: 1, lzo: 2, zstd: 3 } as const
 function columns(operation: string, files: readonly FileRef[]): NativeFiles {
   const checked = check(`${operation}: files`, fileRefs, files)
   const ends = new Uint32Array(checked.length)
-  const identity = new Float64Array(checked.length * 4)
+  const identity = new Float64Array(checked.length * 5)
   let end = 0
   for (const [index, file] of checked.entries()) {
     end += file.path.length
     ends[index] = end
-    identity.set([file.inode, file.sizeBytes, file.mtimeMs, file.ctimeMs], index * 4)
+    const { inode, sizeBytes, mtimeMs, ctimeMs, atimeMs = Number.NaN } = file
+    identity.set([inode, sizeBytes, mtimeMs, ctimeMs, atimeMs], index * 5)
   }
   const paths = new Uint8Array(end)
   for (const [index, file] of checked.entries()) paths.set(file.path, index === 0 ? 0 : ends[index - 1])
@@ -37,8 +38,8 @@ function outcomes({ codes, names }: NativeOutcomes): FileOutcome[] {
 }
 
 /**
- * Unlinks files that still are what a walk saw: same inode, size, mtime and ctime, a regular file, on the same
- * subvolume. Each is opened beneath `root` anew, never through a symlink, across a mount or through '..'.
+ * Unlinks files that still are what a walk saw: same inode, size, mtime and ctime, not read since, a regular file, on
+ * the same subvolume. Each is opened beneath `root` anew, never through a symlink, across a mount or through '..'.
  * openat2, unlinkat · write permission on the directories · long for many files: pass a few thousand at a time.
  *
  * Between the last look and the unlink there is a microsecond in which another process can put another file in the

@@ -50,7 +50,9 @@ const bytes = v.custom<Uint8Array>(
   (path) => path instanceof Uint8Array && path.length > 0 && !path.includes(0),
   'a path as bytes without NUL (Uint8Array)',
 )
-export const fileRefs = v.array(v.object({ path: bytes, inode: whole, sizeBytes: whole, mtimeMs: time, ctimeMs: time }))
+export const fileRefs = v.array(
+  v.object({ path: bytes, inode: whole, sizeBytes: whole, mtimeMs: time, ctimeMs: time, atimeMs: v.optional(time) }),
+)
 export const compressOptions = v.strictObject({
   ...callOptions.entries,
   algorithm: v.optional(v.picklist(['zlib', 'lzo', 'zstd']), 'lzo'),

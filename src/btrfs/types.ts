@@ -269,11 +269,13 @@ export interface FileRef {
   readonly sizeBytes: number
   readonly mtimeMs: number
   readonly ctimeMs: number
+  /** Given, a file that was read since is another too. (Nothing shows on a volume mounted `noatime`.) */
+  readonly atimeMs?: number | undefined
 }
 
 /**
  * Why a file was left alone: an errno name, or
- * - 'CHANGED': it is no longer the regular file that was seen;
+ * - 'CHANGED': it is no longer the regular file that was seen, or was read since;
  * - 'EXDEV': the path leads out of the root ('..', a mount point, a nested subvolume); 'ELOOP': through a symlink;
  * - compressing only: 'SHARED' (a snapshot or reflink holds its extents: rewriting would take more space),
  *   'NOCOW' (no copy-on-write or no checksums, so the kernel cannot compress it), 'NOCOMPRESS' (flagged so by its

@@ -116,7 +116,8 @@ function same(volume: SimulatedVolume, root: Root, file: FileRef, operation: str
   if (node?.kind !== 'file') return refuse('CHANGED')
   const is = [node.inode, node.sizeBytes, node.mtimeMs, node.ctimeMs]
   const was = [file.inode, file.sizeBytes, file.mtimeMs, file.ctimeMs]
-  return is.every((value, index) => value === was[index]) ? at : refuse('CHANGED')
+  const unread = file.atimeMs === undefined || node.atimeMs <= file.atimeMs
+  return unread && is.every((value, index) => value === was[index]) ? at : refuse('CHANGED')
 }
 
 function refuse(code: string): FileFailure {

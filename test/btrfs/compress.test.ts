@@ -240,6 +240,15 @@ fcntl.ioctl(clone, 0x4020940d, struct.pack('qQQQ', source.fileno(), ${MIB}, 4096
     }
   })
 
+  it('leaves alone what somebody has read; its own sample is no reading', async () => {
+    const root = directory('read', { read: text.subarray(0, MIB), unread: text.subarray(0, MIB) })
+    const [read, unread] = await refs(fs, root)
+    readFileSync(join(root, 'read'))
+    expect(await fs.compressFile(root, read!)).toEqual({ ok: false, code: 'CHANGED' })
+    expect(await fs.estimateCompressedRatio(root, unread!)).toMatchObject({ ok: true })
+    expect(await fs.compressFile(root, unread!)).toMatchObject({ ok: true })
+  })
+
   it('acts only beneath the root, and only on what the caller may write', async () => {
     const root = directory('fence', { file: text.subarray(0, MIB) })
     run('chmod', '755', volume.directory)
@@ -262,7 +271,7 @@ fcntl.ioctl(clone, 0x4020940d, struct.pack('qQQQ', source.fileno(), ${MIB}, 4096
     await expect(fs.compressFile(root, linked, { algorithm: 'lz4' as never })).rejects.toThrow("got 'lz4'")
     const script = `
       import { openFilesystem } from ${JSON.stringify(join(process.cwd(), 'src/btrfs/filesystem.ts'))}
-      import { fileRef } from ${JSON.stringify(join(process.cwd(), 'src/btrfs/walk.ts'))}
+      import { fileRef } from ${JSON.stringify(join(process.cwd(), 'src/btrfs/batch.ts'))}
       process.setgroups([]); process.setgid(65534); process.setuid(65534)
       const root = process.argv[1]
       const fs = await openFilesystem(root)

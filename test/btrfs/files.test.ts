@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -87,6 +88,16 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     })
     expect(readdirSync(root).sort()).toEqual(names.filter((each) => each !== 'same'))
     expect(existsSync(at('bystander'))).toBe(true)
+  })
+
+  it('leaves alone what was read: its age may be by that', async () => {
+    const root = at('read')
+    mkdirSync(root)
+    for (const each of ['read', 'not read']) writeFileSync(join(root, each), 'x')
+    const files = await refs(root)
+    readFileSync(join(root, 'read'))
+    expect(codes(files, await fs.removeFiles(root, files))).toEqual({ read: 'CHANGED', 'not read': 'ok' })
+    expect(readdirSync(root)).toEqual(['read'])
   })
 
   it('never leaves the root: "..", absolute paths, symlinks, mounts, subvolumes', async () => {
@@ -286,10 +297,10 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     // Hard links: inode, size and times agree with what was seen, so nothing but the path protects them.
     for (let i = 0; i < 400; i++) writeFileSync(join(bystanders, `${i}`), `${i}`)
     run('sh', '-c', 'ln "$1"/* "$2"', 'sh', bystanders, join(root, 'd'))
-    const files = await refs(root)
-    expect(files).toHaveLength(400)
     const checksums = () => run('sh', '-c', 'cd "$1" && sha256sum *', 'sh', bystanders)
     const before = checksums()
+    const files = await refs(root)
+    expect(files).toHaveLength(400)
 
     const swapper = spawn(process.execPath, ['-e', SWAP, root, '../bystanders'], { stdio: ['pipe', 'pipe', 'inherit'] })
     await once(swapper.stdout, 'data')

@@ -431,6 +431,20 @@ function files(bench: () => Bench) {
     expect(await rows(fs, other)).toHaveLength(1)
   })
 
+  it('leaves alone what was read since it was seen, if that is told', async () => {
+    const { fs, root } = bench()
+    await bench().writeFile('tmp/read', 5000, { ageMs: DAY_MS })
+    const [file] = (await rows(fs, `${root}/tmp`)).filter(({ name }) => name === 'read')
+    const earlier = { ...file!, atimeMs: file!.atimeMs! - 1 }
+    const changed = { ok: false, code: 'CHANGED' }
+    expect(await fs.removeFiles(`${root}/tmp`, [earlier])).toEqual([changed])
+    for (const act of ['fileExtents', 'compressFile', 'estimateCompressedRatio'] as const) {
+      expect(await fs[act](`${root}/tmp`, earlier)).toEqual(changed)
+    }
+    expect(await fs.estimateCompressedRatio(`${root}/tmp`, file!)).toMatchObject({ ok: true })
+    expect(await fs.removeFiles(`${root}/tmp`, [{ ...earlier, atimeMs: undefined }])).toEqual([{ ok: true }])
+  })
+
   it('does not remove from a read-only snapshot', async () => {
     const { fs, root } = bench()
     await fs.snapshot(`${root}/tmp/nested`, `${root}/frozen`, { readonly: true })

@@ -15,7 +15,7 @@ describe.skipIf(cannotMount)('native arguments', () => {
     volume?.[Symbol.dispose]()
   })
   const none: NativeFiles = [new Uint8Array(), new Uint32Array(), new Float64Array()]
-  const one = (path = 'f', end = path.length, identity = [1, 2, 3, 4]): NativeFiles => [
+  const one = (path = 'f', end = path.length, identity = [1, 2, 3, 4, 5]): NativeFiles => [
     Buffer.from(path),
     new Uint32Array([end]),
     new Float64Array(identity),
@@ -27,12 +27,12 @@ describe.skipIf(cannotMount)('native arguments', () => {
       [],
       [1, 2, 3],
       [new Uint8Array(), new Uint32Array(), new Float32Array()],
-      [new Uint8Array(), new Uint32Array(1), new Float64Array(3)],
+      [new Uint8Array(), new Uint32Array(1), new Float64Array(4)],
       one('f', 2),
-      [Buffer.from('abc'), new Uint32Array([2, 1]), new Float64Array(8)],
-      one('f', 1, [-1, 2, 3, 4]),
-      one('f', 1, [Number.NaN, 2, 3, 4]),
-      one('f', 1, [1, 2 ** 53, 3, 4]),
+      [Buffer.from('abc'), new Uint32Array([2, 1]), new Float64Array(10)],
+      one('f', 1, [-1, 2, 3, 4, 5]),
+      one('f', 1, [Number.NaN, 2, 3, 4, 5]),
+      one('f', 1, [1, 2 ** 53, 3, 4, 5]),
     ])
       expect(() => remove(files)).toThrow(TypeError)
     for (const seen of [1, [5, 6], new Float64Array(1), new Float64Array([-1, 5]), new Float32Array(2)])

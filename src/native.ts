@@ -88,6 +88,17 @@ export interface NativeSpace {
   failures?: Record<string, string>
 }
 
+/** Rows of numbers; a group is its level and its id. */
+export interface NativeQuota {
+  flags: number
+  /** Group, referenced bytes, the same compressed, exclusive bytes, the same compressed. */
+  infos: Float64Array
+  /** Group, referenced bytes, exclusive bytes; −1: no limit. */
+  limits: Float64Array
+  /** Member, group that it belongs to. */
+  relations: Float64Array
+}
+
 /** A balance to be started; opaque. */
 export type NativeBalance = { readonly __balance: unique symbol }
 
@@ -220,6 +231,33 @@ export interface Native {
     ticket: number,
     handle: NativeHandle,
   ): Promise<(NativeBalanceProgress & { state: 'running' | 'paused' }) | undefined>
+
+  // native/ops/quota.cpp; a group is its level and its id
+  /** 1 on, 2 off, 4 on in simple mode. */
+  quotaControl(ticket: number, handle: NativeHandle, command: number): Promise<void>
+  quotaRescan(ticket: number, handle: NativeHandle): Promise<void>
+  quotaRescanning(ticket: number, handle: NativeHandle): Promise<boolean>
+  qgroupCreate(ticket: number, handle: NativeHandle, level: number, id: number, create: boolean): Promise<void>
+  /** Whether a rescan is needed now. */
+  qgroupAssign(
+    ticket: number,
+    handle: NativeHandle,
+    level: number,
+    id: number,
+    parentLevel: number,
+    parentId: number,
+    assign: boolean,
+  ): Promise<boolean>
+  /** −1: no limit; undefined: as it is. */
+  qgroupLimit(
+    ticket: number,
+    handle: NativeHandle,
+    level: number,
+    id: number,
+    referencedBytes: number | undefined,
+    exclusiveBytes: number | undefined,
+  ): Promise<void>
+  quota(ticket: number, handle: NativeHandle): Promise<NativeQuota | undefined>
 
   // native/ops/scrub.cpp
   /** Counters as the kernel has them, by number. Rejects with them as `progress`, however it ends. */

@@ -10,6 +10,17 @@ import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from 
 import { info } from './info.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
+import {
+  assignQgroup,
+  createQgroup,
+  destroyQgroup,
+  disableQuota,
+  enableQuota,
+  limitQgroup,
+  quota,
+  rescanQuota,
+  unassignQgroup,
+} from './quota.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
 import { scrub } from './scrub.js'
@@ -20,8 +31,10 @@ import type {
   BalanceOptions,
   CompressOptions,
   DeleteOptions,
+  EnableQuotaOptions,
   FileRef,
   Filesystem,
+  RescanOptions,
   ResumeOptions,
   Root,
   ScanOptions,
@@ -146,6 +159,33 @@ export class KernelFilesystem implements Filesystem {
   }
   scrub(options?: ScrubOptions) {
     return scrub(this.#volume, options)
+  }
+  quota(options?: CallOptions) {
+    return quota(this.#volume, options)
+  }
+  enableQuota(options?: EnableQuotaOptions) {
+    return enableQuota(this.#volume, options)
+  }
+  disableQuota(options?: CallOptions) {
+    return disableQuota(this.#volume, options)
+  }
+  rescanQuota(options?: RescanOptions) {
+    return rescanQuota(this.#volume, options)
+  }
+  createQgroup(id: string, options?: CallOptions) {
+    return createQgroup(this.#volume, id, options)
+  }
+  destroyQgroup(id: string, options?: CallOptions) {
+    return destroyQgroup(this.#volume, id, options)
+  }
+  assignQgroup(child: string, parent: string, options?: CallOptions) {
+    return assignQgroup(this.#volume, child, parent, options)
+  }
+  unassignQgroup(child: string, parent: string, options?: CallOptions) {
+    return unassignQgroup(this.#volume, child, parent, options)
+  }
+  limitQgroup(id: string, limits: Parameters<typeof limitQgroup>[2]) {
+    return limitQgroup(this.#volume, id, limits)
   }
   close() {
     return this.#volume.close()

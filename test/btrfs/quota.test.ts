@@ -1,0 +1,143 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { Qgroup } from '../../src/btrfs/types.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+
+describe.skipIf(cannotMount)('quota', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  const at = (name: string) => join(volume.path, name)
+  const write = (path: string, mib: number) =>
+    spawnSync('dd', ['if=/dev/urandom', `of=${at(path)}`, 'bs=1M', `count=${mib}`, 'conv=fsync'], { encoding: 'utf8' })
+  const ours = (groups: readonly Qgroup[]) =>
+    groups
+      .map(({ id, referencedBytes, exclusiveBytes, limits }) => {
+        const row = [
+          id,
+          referencedBytes,
+          exclusiveBytes,
+          limits.referencedBytes ?? 'none',
+          limits.exclusiveBytes ?? 'none',
+        ]
+        return `${row.join(' ')}`
+      })
+      .join('\n')
+  /** Id, referenced, exclusive, both limits, as `btrfs qgroup show` has them. */
+  const progs = () =>
+    [
+      ...run('btrfs', 'qgroup', 'show', '--raw', '-re', volume.path).matchAll(
+        /^(\d+\/\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(\S+)/gm,
+      ),
+    ]
+      .map(([, ...columns]) => columns.join(' '))
+      .join('\n')
+
+  beforeEach(async () => {
+    volume = makeVolume()
+    fs = await openFilesystem(volume.path)
+  })
+  afterEach(async () => {
+    await fs.close()
+    volume[Symbol.dispose]()
+  })
+
+  it('off: undefined, and what needs it says so', async () => {
+    expect(await fs.quota()).toBeUndefined()
+    await expect(fs.createQgroup('1/1')).rejects.toMatchObject({ code: 'ENOTCONN' })
+    await expect(fs.limitQgroup('0/5', { referencedBytes: 1 })).rejects.toMatchObject({ code: 'ENOTCONN' })
+    await expect(fs.rescanQuota()).rejects.toBeInstanceOf(Error)
+    await fs.disableQuota()
+    expect(await fs.quota()).toBeUndefined()
+  })
+
+  it('counts what btrfs-progs shows, with limits and who belongs to whom', async () => {
+    await fs.createSubvolume('a')
+    await fs.createSubvolume('b')
+    write('a/file', 8)
+    await fs.snapshot('a', 'snap', { readonly: true })
+    write('a/more', 4)
+    await fs.sync()
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    await fs.createQgroup('1/100')
+    const id = `0/${(await fs.subvolume('a')).id}`
+    if (await fs.assignQgroup(id, '1/100')) await fs.rescanQuota()
+    await fs.limitQgroup(id, { referencedBytes: 100 << 20, exclusiveBytes: 50 << 20 })
+    await fs.sync()
+    const quota = (await fs.quota())!
+    expect(quota).toMatchObject({ mode: 'classic', inconsistent: false, rescanning: false })
+    expect(ours(quota.qgroups)).toBe(progs())
+    const group = (id: string) => quota.qgroups.find((group) => group.id === id)
+    expect(group(id)).toMatchObject({
+      path: 'a',
+      parents: ['1/100'],
+      children: [],
+      limits: { referencedBytes: 100 << 20 },
+    })
+    expect(group('1/100')).toMatchObject({ subvolumeId: undefined, children: [id], parents: [] })
+    expect(group('0/5')).toMatchObject({ path: '' })
+    expect(group(id)!.exclusiveBytes).toBeGreaterThanOrEqual(4 << 20)
+
+    await fs.limitQgroup(id, { referencedBytes: null })
+    await fs.sync()
+    expect((await fs.quota())!.qgroups.find((group) => group.id === id)!.limits).toEqual({
+      referencedBytes: undefined,
+      exclusiveBytes: 50 << 20,
+    })
+    await fs.unassignQgroup(id, '1/100')
+    await fs.destroyQgroup('1/100')
+    await fs.rescanQuota()
+    await fs.sync()
+    expect(ours((await fs.quota())!.qgroups)).toBe(progs())
+    await fs.disableQuota()
+    expect(await fs.quota()).toBeUndefined()
+  })
+
+  it('a limit is kept', async () => {
+    await fs.createSubvolume('a')
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    await fs.limitQgroup(`0/${(await fs.subvolume('a')).id}`, { referencedBytes: 4 << 20 })
+    expect(write('a/file', 2).status).toBe(0)
+    expect(write('a/file2', 8).stderr).toContain('quota exceeded')
+  })
+
+  it('in simple mode', async () => {
+    await fs.createSubvolume('a')
+    await fs.enableQuota({ simple: true })
+    write('a/file', 2)
+    await fs.sync()
+    const quota = (await fs.quota())!
+    expect(quota).toMatchObject({ mode: 'simple', rescanning: false })
+    expect(quota.qgroups.find(({ path }) => path === 'a')!.exclusiveBytes).toBeGreaterThanOrEqual(2 << 20)
+    await expect(fs.rescanQuota()).rejects.toMatchObject({ code: 'EINVAL' })
+  })
+
+  it('a deleted subvolume’s group has no path', async () => {
+    await fs.createSubvolume('a')
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    const { id } = await fs.subvolume('a')
+    await fs.createSubvolume('b')
+    await fs.deleteSubvolume('a', { waitUntilFreed: true })
+    await fs.sync()
+    const left = (await fs.quota())!.qgroups.find((group) => group.subvolumeId === id)
+    expect(left === undefined || left.path === undefined).toBe(true)
+    expect(ours((await fs.quota())!.qgroups)).toBe(progs())
+  })
+
+  it('bad input: what is wrong is said', async () => {
+    for (const id of ['', '257', '0/', '70000/1', 'a/b', '0/1/2', '-1/1'])
+      await expect(fs.createQgroup(id)).rejects.toThrow(`'${id}'`)
+    await expect(fs.limitQgroup('0/5', { referencedBytes: -1 })).rejects.toThrow(/referencedBytes/)
+    await expect(fs.limitQgroup('0/5', { referenced: 1 } as never)).rejects.toThrow(/referenced/)
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    await expect(fs.destroyQgroup('1/7')).rejects.toMatchObject({ code: 'ENOENT' })
+    await fs.createQgroup('1/7')
+    await expect(fs.createQgroup('1/7')).rejects.toMatchObject({ code: 'EEXIST' })
+    await expect(fs.assignQgroup('1/7', '0/5')).rejects.toMatchObject({ code: 'EINVAL' })
+  })
+})

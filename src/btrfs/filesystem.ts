@@ -15,15 +15,17 @@ import {
   createQgroup,
   destroyQgroup,
   disableQuota,
+  type EnableQuotaOptions,
   enableQuota,
   limitQgroup,
   quota,
+  type RescanOptions,
   rescanQuota,
   unassignQgroup,
 } from './quota.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
-import { scrub } from './scrub.js'
+import { type ScrubOptions, scrub } from './scrub.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
@@ -31,14 +33,11 @@ import type {
   BalanceOptions,
   CompressOptions,
   DeleteOptions,
-  EnableQuotaOptions,
   FileRef,
   Filesystem,
-  RescanOptions,
   ResumeOptions,
   Root,
   ScanOptions,
-  ScrubOptions,
   SnapshotOptions,
   SubvolumeListOptions,
   WalkOptions,

@@ -6,8 +6,41 @@ import { native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions } from './options.js'
 import { subvolumes } from './subvolume-list.js'
-import type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './types.js'
 import type { Volume } from './volume.js'
+
+export interface QgroupLimits {
+  readonly referencedBytes: number | undefined
+  readonly exclusiveBytes: number | undefined
+}
+/** A quota group. Bytes are logical, after compression. */
+export interface Qgroup {
+  /** `level/id`. */
+  readonly id: string
+  /** Of level 0: the subvolume that it counts; its path is undefined once that is deleted. */
+  readonly subvolumeId: number | undefined
+  readonly path: string | undefined
+  /** All that its subvolumes can reach. This and the next: undefined where the kernel lost count. */
+  readonly referencedBytes: number | undefined
+  /** What would be free without them. */
+  readonly exclusiveBytes: number | undefined
+  readonly limits: QgroupLimits
+  /** Groups that it belongs to, and that belong to it. */
+  readonly parents: readonly string[]
+  readonly children: readonly string[]
+}
+export interface Quota {
+  readonly mode: 'classic' | 'simple'
+  /** The counters are wrong: rescanQuota() is needed. */
+  readonly inconsistent: boolean
+  readonly rescanning: boolean
+  readonly qgroups: readonly Qgroup[]
+}
+export interface EnableQuotaOptions extends CallOptions {
+  readonly simple?: boolean
+}
+export interface RescanOptions extends CallOptions {
+  readonly wait?: boolean
+}
 
 const INCONSISTENT = 4
 const SIMPLE = 8

@@ -4,8 +4,64 @@ import { native } from '../native.js'
 import { devices } from './devices.js'
 import { LongOperation, type Operation } from './operation.js'
 import { scrubOptions } from './options.js'
-import type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './types.js'
+import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
+
+export interface ScrubOptions extends ResumeOptions {
+  /** Default: every device that is there. */
+  readonly devid?: number | undefined
+  /** Check only, repair nothing. Default false. */
+  readonly readonly?: boolean | undefined
+  /** Where to begin, in bytes of the device; or of each device by its id. Default 0. */
+  readonly start?: number | Readonly<Record<number, number>> | undefined
+  /** Where to end. Default: the device's end. */
+  readonly end?: number | undefined
+  /** Of each device. Default: whatever is set in sysfs. */
+  readonly bytesPerSecond?: number | undefined
+}
+
+/** Counts and bytes, on one device or summed over them. Copies count each. */
+export interface ScrubCounters {
+  readonly dataExtents: number
+  readonly treeExtents: number
+  readonly dataBytes: number
+  readonly treeBytes: number
+  /** The device could not read. */
+  readonly readErrors: number
+  readonly checksumErrors: number
+  /** Metadata whose checksum is right and whose content cannot be. */
+  readonly verifyErrors: number
+  /** Blocks of files that keep no checksums: not checked. */
+  readonly blocksWithoutChecksum: number
+  readonly checksumsWithoutData: number
+  readonly superErrors: number
+  readonly memoryErrors: number
+  /** No copy was good. */
+  readonly uncorrectableErrors: number
+  /** Repaired. Always 0 of a read-only scrub. */
+  readonly correctedErrors: number
+  /** A read-only scrub's: another copy was good. */
+  readonly correctableErrors: number
+  /** Bad when read, good when read again. */
+  readonly unverifiedErrors: number
+}
+export interface ScrubDevice extends ScrubCounters {
+  readonly devid: number
+  readonly state: 'running' | 'finished' | 'cancelled' | 'failed'
+  /** Of what is allocated on it, 0–1. */
+  readonly ratio: number
+  /** Up to here it was scrubbed, in bytes of the device: where to begin again. */
+  readonly lastPhysicalBytes: number
+}
+export interface ScrubProgress extends ScrubCounters {
+  readonly devices: readonly ScrubDevice[]
+  readonly ratio: number
+  readonly elapsedMs: number
+  /** Read and checked, all devices together. */
+  readonly bytesPerSecond: number
+  /** Undefined while there is nothing to tell it from. */
+  readonly remainingMs: number | undefined
+}
 
 /**
  * Reads what is allocated and checks it against its checksums, on each device at once, and repairs from the other

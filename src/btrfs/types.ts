@@ -329,62 +329,6 @@ export interface ResumeOptions {
   readonly intervalMs?: number | undefined
 }
 
-export interface ScrubOptions extends ResumeOptions {
-  /** Default: every device that is there. */
-  readonly devid?: number | undefined
-  /** Check only, repair nothing. Default false. */
-  readonly readonly?: boolean | undefined
-  /** Where to begin, in bytes of the device; or of each device by its id. Default 0. */
-  readonly start?: number | Readonly<Record<number, number>> | undefined
-  /** Where to end. Default: the device's end. */
-  readonly end?: number | undefined
-  /** Of each device. Default: whatever is set in sysfs. */
-  readonly bytesPerSecond?: number | undefined
-}
-
-/** Counts and bytes, on one device or summed over them. Copies count each. */
-export interface ScrubCounters {
-  readonly dataExtents: number
-  readonly treeExtents: number
-  readonly dataBytes: number
-  readonly treeBytes: number
-  /** The device could not read. */
-  readonly readErrors: number
-  readonly checksumErrors: number
-  /** Metadata whose checksum is right and whose content cannot be. */
-  readonly verifyErrors: number
-  /** Blocks of files that keep no checksums: not checked. */
-  readonly blocksWithoutChecksum: number
-  readonly checksumsWithoutData: number
-  readonly superErrors: number
-  readonly memoryErrors: number
-  /** No copy was good. */
-  readonly uncorrectableErrors: number
-  /** Repaired. Always 0 of a read-only scrub. */
-  readonly correctedErrors: number
-  /** A read-only scrub's: another copy was good. */
-  readonly correctableErrors: number
-  /** Bad when read, good when read again. */
-  readonly unverifiedErrors: number
-}
-export interface ScrubDevice extends ScrubCounters {
-  readonly devid: number
-  readonly state: 'running' | 'finished' | 'cancelled' | 'failed'
-  /** Of what is allocated on it, 0–1. */
-  readonly ratio: number
-  /** Up to here it was scrubbed, in bytes of the device: where to begin again. */
-  readonly lastPhysicalBytes: number
-}
-export interface ScrubProgress extends ScrubCounters {
-  readonly devices: readonly ScrubDevice[]
-  readonly ratio: number
-  readonly elapsedMs: number
-  /** Read and checked, all devices together. */
-  readonly bytesPerSecond: number
-  /** Undefined while there is nothing to tell it from. */
-  readonly remainingMs: number | undefined
-}
-
 /** At least one type. `{}` as its filters: all its block groups. */
 export interface BalanceOptions extends ResumeOptions {
   readonly data?: BalanceFilters | undefined
@@ -405,40 +349,6 @@ export interface WalkOptions {
   readonly signal?: AbortSignal | undefined
   /** Rows in a batch, at most. Default 1,024. */
   readonly batchSize?: number | undefined
-}
-
-export interface QgroupLimits {
-  readonly referencedBytes: number | undefined
-  readonly exclusiveBytes: number | undefined
-}
-/** A quota group. Bytes are logical, after compression. */
-export interface Qgroup {
-  /** `level/id`. */
-  readonly id: string
-  /** Of level 0: the subvolume that it counts; its path is undefined once that is deleted. */
-  readonly subvolumeId: number | undefined
-  readonly path: string | undefined
-  /** All that its subvolumes can reach. This and the next: undefined where the kernel lost count. */
-  readonly referencedBytes: number | undefined
-  /** What would be free without them. */
-  readonly exclusiveBytes: number | undefined
-  readonly limits: QgroupLimits
-  /** Groups that it belongs to, and that belong to it. */
-  readonly parents: readonly string[]
-  readonly children: readonly string[]
-}
-export interface Quota {
-  readonly mode: 'classic' | 'simple'
-  /** The counters are wrong: rescanQuota() is needed. */
-  readonly inconsistent: boolean
-  readonly rescanning: boolean
-  readonly qgroups: readonly Qgroup[]
-}
-export interface EnableQuotaOptions extends CallOptions {
-  readonly simple?: boolean
-}
-export interface RescanOptions extends CallOptions {
-  readonly wait?: boolean
 }
 
 export interface SubvolumeListOptions extends CallOptions {

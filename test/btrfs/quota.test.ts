@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Qgroup } from '../../src/btrfs/types.js'
+import type { Qgroup } from '../../src/btrfs/quota.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('quota', () => {

@@ -2,7 +2,7 @@ import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync }
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { ScrubProgress } from '../../src/btrfs/types.js'
+import type { ScrubProgress } from '../../src/btrfs/scrub.js'
 import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
 
 const MARK = 'BTRMIND-SCRUB-MARK-BTRMIND-SCRUB-MARK-'

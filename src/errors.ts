@@ -103,6 +103,9 @@ export const ERRORS = {
   BTRMIND_ERR_SAMPLE: 'The volume answered neither the full query nor statfs.',
   BTRMIND_ERR_ROOT: 'A directory was named that the action must not be let loose on; the message says why.',
   BTRMIND_ERR_GUARD: 'The safety guard refused the action.',
+  BTRMIND_ERR_UNDER_WAY:
+    'The kernel has not let go of an action or a look for candidates; until it does, none follows.',
+  BTRMIND_ERR_LATE: 'An action was held up (a disk that hangs) until its time was over, and was not begun.',
   BTRMIND_ERR_MODEL: 'The model gave no usable answer (wrong shape, not a number).',
 } as const
 export type ErrorCode = keyof typeof ERRORS

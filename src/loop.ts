@@ -12,7 +12,7 @@ import { type RootOptions, resolveRoots, rootOptions } from './actions/roots.js'
 import { ACTIONS } from './actions/table.js'
 import { calculateReward } from './agent/reward.js'
 import type { Filesystem } from './btrfs/types.js'
-import { type Clock, systemClock } from './clock.js'
+import { type Clock, systemClock, within } from './clock.js'
 import { BtrmindError, check, quote } from './errors.js'
 import { Monitor } from './monitor/monitor.js'
 import { type Sample, utilisationPercent } from './monitor/sample.js'
@@ -117,7 +117,12 @@ interface Room {
   readonly signal: AbortSignal
   /** Waits for the next state, to be learned from. */
   pending: Omit<Transition, 'nextState' | 'nextVerdicts'> | undefined
-  critical: boolean
+  /** An alert that stands: the volume is full, by whose figures. */
+  critical: Sample['source'] | undefined
+  /** An alert that stands. */
+  lookHangs: boolean
+  /** A checkpoint that is being written: on a disk that hangs it is not waited for. */
+  saving: Promise<void> | undefined
 }
 
 /**
@@ -184,7 +189,7 @@ export class Btrmind implements AsyncIterable<Step> {
     try {
       // First: it holds the lock on the state directory.
       await monitor.open()
-      executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, signal })
+      executor = await Executor.open(filesystem, { ...roots, ...actions, stateDir, clock, timeoutMs, signal })
       const policy = this.#options.policy ?? new DqnPolicy({ seed })
       for (const problem of executor.problems) this.#warn(new BtrmindError('BTRMIND_ERR_STATE_CORRUPT', problem))
       for (const { action, begun, paths } of executor.unfinished) {
@@ -193,7 +198,10 @@ export class Btrmind implements AsyncIterable<Step> {
         this.#warn(new BtrmindError('BTRMIND_ERR_UNFINISHED', `'${action}' ${what}${where} when the process ended`))
       }
       if (stateDir !== undefined) for (const problem of (await policy.restore?.(stateDir)) ?? []) this.#warn(problem)
-      const room: Room = { monitor, executor, policy, signal, pending: undefined, critical: false }
+      const room: Room = {
+        ...{ monitor, executor, policy, signal },
+        ...{ pending: undefined, critical: undefined, lookHangs: false, saving: undefined },
+      }
       await this.#lookForCandidates(room)
       return room
     } catch (error) {
@@ -227,10 +235,17 @@ export class Btrmind implements AsyncIterable<Step> {
     const verdicts = executor.verdicts(sample)
     const before = utilisationPercent(sample)
     const alerts = this.#alerts(room, sample, before)
+    for (const { action, items, durationMs, error, warnings } of executor.takeEnded()) {
+      const came = error === undefined ? '' : `, then ${error.message}`
+      const counts = `${items.done} done, ${items.failed} failed${came}`
+      alerts.push(warning('action', `${action} came back after ${Math.round(durationMs / 1000)} s: ${counts}`))
+      for (const text of warnings) alerts.push(warning('state', text))
+    }
 
     let decision: Decision | undefined
     let outcome: Outcome | undefined
-    const emergency = before >= EMERGENCY_PERCENT
+    // Not by statfs's figures: it calls a volume full that has room, and what is deleted is gone.
+    const emergency = before >= EMERGENCY_PERCENT && sample.source === 'kernel'
     if (emergency) {
       outcome = await executor.forceDeleteTemp({ sample, dryRun, signal })
       decision = {
@@ -243,8 +258,9 @@ export class Btrmind implements AsyncIterable<Step> {
         const why = outcome.error?.message ?? outcome.items.failures[0]?.code ?? outcome.explanation
         alerts.push(warning('action', `the emergency deletion freed nothing: ${why}`))
         for (const text of outcome.warnings) alerts.push(warning('state', text))
-        // Then whatever else is left may help.
-        decision = undefined
+        // Then whatever else is left may help; not while this is in the kernel.
+        const stuck = outcome.error instanceof BtrmindError && outcome.error.code === 'BTRMIND_ERR_UNDER_WAY'
+        if (!stuck) decision = undefined
       }
     }
     let decidedMs = clock.elapsedMs()
@@ -259,9 +275,12 @@ export class Btrmind implements AsyncIterable<Step> {
     const executedMs = clock.elapsedMs()
 
     const reward = rewardOf(before, sample, outcome)
-    await this.#learn(room, vector, verdicts)
+    // Statfs's utilisation is another feature: neither a state to learn from nor the next one.
+    const known = sample.source === 'kernel'
+    if (known) await this.#learn(room, vector, verdicts)
     // A dry run of an action shows nothing of what the action does.
-    const teaches = reward !== undefined && (!dryRun || outcome.action === 'none') && outcome.refusal === undefined
+    const shows = known && (!dryRun || outcome.action === 'none') && outcome.refusal === undefined
+    const teaches = shows && reward !== undefined
     room.pending = teaches ? { state: vector, action: outcome.action, reward } : undefined
     const endMs = clock.elapsedMs()
 
@@ -313,13 +332,26 @@ export class Btrmind implements AsyncIterable<Step> {
 
   #alerts(room: Room, sample: Sample, usedPercent: number): Alert[] {
     const alerts: Alert[] = []
-    if (usedPercent >= EMERGENCY_PERCENT && !room.critical) {
-      room.critical = true
-      alerts.push({ level: 'critical', code: 'full', message: `the volume is ${usedPercent.toFixed(1)} % full` })
-    } else if (usedPercent < CLEAR_PERCENT) room.critical = false
+    const { source } = sample
+    if (usedPercent >= EMERGENCY_PERCENT && room.critical !== 'kernel' && room.critical !== source) {
+      room.critical = source
+      const unsure = source === 'kernel' ? '' : ' by statfs alone: nothing is deleted at once until the kernel says so'
+      alerts.push({
+        level: 'critical',
+        code: 'full',
+        message: `the volume is ${usedPercent.toFixed(1)} % full${unsure}`,
+      })
+    } else if (usedPercent < CLEAR_PERCENT && (source === 'kernel' || room.critical === 'statfs')) {
+      room.critical = undefined
+    }
     if (sample.fallbackReason !== undefined) {
       alerts.push(warning('no-answer', `statfs answered instead: ${sample.fallbackReason}`))
     }
+    const { hangingLook } = room.executor
+    if (hangingLook !== undefined && !room.lookHangs) {
+      alerts.push(warning('no-answer', `${hangingLook}; nothing acts until it ends`))
+    }
+    room.lookHangs = hangingLook !== undefined
     return alerts
   }
 
@@ -332,14 +364,23 @@ export class Btrmind implements AsyncIterable<Step> {
     }
   }
 
-  async #save({ policy }: Room): Promise<void> {
-    const { stateDir } = this.#options
-    if (stateDir === undefined) return
-    try {
-      await policy.save?.(stateDir)
-    } catch (error) {
-      this.#warn(error)
+  /** Waited for as long as a query is; none is begun while one is under way. */
+  async #save(room: Room): Promise<void> {
+    const { stateDir, timeoutMs } = this.#options
+    const { policy } = room
+    if (stateDir === undefined || policy.save === undefined) return
+    const save = async () => {
+      try {
+        await policy.save?.(stateDir)
+      } catch (error) {
+        this.#warn(error)
+      }
+      room.saving = undefined
     }
+    const first = room.saving === undefined
+    room.saving ??= save()
+    if ((await within(room.saving, timeoutMs)) !== undefined || !first) return
+    this.#warn(new BtrmindError('BTRMIND_ERR_STATE', `'${stateDir}': the disk does not answer within ${timeoutMs} ms`))
   }
 
   #warn(warning: unknown): void {
@@ -355,7 +396,9 @@ function warning(code: Alert['code'], message: string): Alert {
 }
 
 function rewardOf(before: number, sample: Sample, outcome: Outcome): number | undefined {
-  const freed = outcome.action === 'none' || outcome.dryRun || outcome.refusal ? 0 : outcome.freedBytes
-  if (freed === undefined) return undefined
-  return calculateReward(before, before - (100 * freed) / sample.sizeBytes)
+  if (outcome.action === 'none' || outcome.dryRun || outcome.refusal) {
+    return sample.source === 'kernel' ? calculateReward(before, before) : undefined
+  }
+  const { utilisation } = outcome
+  return utilisation && calculateReward(utilisation.beforePercent, utilisation.afterPercent)
 }

@@ -307,6 +307,77 @@ describe('an emergency', () => {
   })
 })
 
+describe('statfs’s figures', () => {
+  /** measure() fails when it is asked for the nth time. */
+  const failing = (...turns: number[]) => {
+    let asked = 0
+    const fails = () => fs.directory(at('none')) as never
+    return answering({ measure: (options) => (turns.includes(++asked) ? fails() : fs.measure(options)) })
+  }
+
+  it('make no emergency: nothing goes at once until the kernel says the same', async () => {
+    await fill(99.2)
+    const files = await temporary()
+    const idle: Policy = { name: 'idle', decide: () => ({ action: 'none', policy: 'idle', reason: '' }) }
+    const filesystem = answering({
+      measure: (options) => (asked++ < 2 ? (fs.directory(at('none')) as never) : fs.measure(options)),
+      statfs: async () => ({ sizeBytes: 100, freeBytes: 0, usedPercent: 100 }),
+    })
+    let asked = 0
+    const seen: number[] = []
+    const steps: Step[] = []
+    for await (const step of mind({ filesystem, policy: idle, dryRun: false })) {
+      seen.push(await temporary())
+      if (steps.push(step) === 3) break
+    }
+    expect(steps.map(({ decision }) => decision.emergency)).toEqual([false, false, true])
+    expect(seen.slice(0, 2)).toEqual([files, files])
+    expect(seen[2]).toBeLessThan(files)
+    const critical = steps.map(({ alerts }) => alerts.filter(({ level }) => level === 'critical'))
+    expect(critical.map((alerts) => alerts.map(({ message }) => message))).toEqual([
+      ['the volume is 100.0 % full by statfs alone: nothing is deleted at once until the kernel says so'],
+      [],
+      [expect.stringMatching(/^the volume is 99\.\d % full$/)],
+    ])
+  })
+
+  it('are not what an action is measured from, nor learned from', async () => {
+    await fill(82)
+    const learnt: Transition[] = []
+    const rules = new RulePolicy()
+    const policy: Policy = {
+      name: 'pupil',
+      decide: (context) => rules.decide(context),
+      learn: (given) => void learnt.push(given),
+    }
+    const beforePercent = await used()
+    const [acted, next] = await take(2, mind({ filesystem: failing(1), policy, dryRun: false }))
+    const afterPercent = await used()
+    expect(acted).toMatchObject({ sample: { source: 'statfs' }, outcome: { action: 'temp', error: undefined } })
+    expect(acted!.sample.usedPercent).not.toBe(beforePercent)
+    expect(acted!.outcome.freedBytes).toBe(Math.round(((beforePercent - afterPercent) / 100) * SIZE_MIB * MIB))
+    expect(acted!.reward).toBeCloseTo(calculateReward(beforePercent, afterPercent), 6)
+    expect(next).toMatchObject({ sample: { source: 'kernel' } })
+    expect(learnt).toEqual([])
+  })
+
+  it('without a measurement before it, what an action freed is not known', async () => {
+    await fill(82)
+    const [acted] = await take(1, mind({ filesystem: failing(1, 2), policy: new RulePolicy(), dryRun: false }))
+    expect(acted).toMatchObject({ sample: { source: 'statfs' }, reward: undefined, outcome: { freedBytes: undefined } })
+    expect(acted!.outcome.items.done).toBeGreaterThan(0)
+    expect(acted!.alerts).toContainEqual({
+      ...{ level: 'warning', code: 'state' },
+      message: expect.stringContaining('what it frees will not be known: ENOENT'),
+    })
+  })
+
+  it('an idle step has no reward by them', async () => {
+    expect((await one({ filesystem: failing(1) })).reward).toBeUndefined()
+    expect((await one({ filesystem: failing() })).reward).toBeDefined()
+  })
+})
+
 describe('what fails beside it', () => {
   const ruled = { action: 'temp', policy: 'rules' } as const
 
@@ -378,10 +449,7 @@ describe('what fails beside it', () => {
   it('candidates that cannot be looked for are a warning', async () => {
     const filesystem = answering({ usage: () => fs.directory(at('none')) as never })
     expect(await one({ filesystem })).toMatchObject({ index: 0 })
-    expect(warnings.map(String)).toMatchObject([
-      expect.stringContaining('usage: ENOENT'),
-      expect.stringContaining('balance: ENOENT'),
-    ])
+    expect(warnings.map(String)).toMatchObject([expect.stringContaining('usage: ENOENT')])
   })
 
   it('a volume that was closed ends it', async () => {

@@ -1,6 +1,6 @@
 /** What the executor knows of each action; the guard's rules are not in here. */
 import { join } from 'node:path'
-import type { Filesystem } from '../btrfs/types.js'
+import type { Filesystem, Usage } from '../btrfs/types.js'
 import type { Clock } from '../clock.js'
 import { DAY_MS, HOUR_MS } from '../units.js'
 import type { CandidateFacts, GuardFacts, VolumeFacts } from './guard.js'
@@ -30,8 +30,12 @@ export type Draft = Omit<Plan, 'allowed' | 'action' | 'emergency'>
 export interface Actor {
   /** Undefined: not looked yet. No system call. */
   facts(request: FactsRequest): CandidateFacts | undefined
-  /** Looks for candidates, within bounds, between steps; gives back what it could not look at. */
-  refresh(signal: AbortSignal | undefined): Promise<readonly string[]>
+  /**
+   * Looks for candidates, within bounds, between steps; gives back what it could not look at.
+   * @param signal gives up what is stuck in the kernel
+   * @param usage undefined: it could not be read
+   */
+  refresh(signal: AbortSignal, usage: Usage | undefined): Promise<readonly string[]>
   /** What cannot be undone: the paths that it would touch first, in an emergency too. */
   next?(): readonly string[]
   /** From what is known already: no system call. */

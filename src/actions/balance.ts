@@ -1,4 +1,5 @@
 /** Action 3: gives metadata block groups back that are less than half full. Whether it may is the guard's matter. */
+import type { Usage } from '../btrfs/types.js'
 import { BtrfsError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import { type Actor, type ActorContext, count, type Draft, type PlanRequest } from './actor.js'
@@ -26,11 +27,10 @@ export class BalanceActor implements Actor {
     return this.#metadata?.ratio
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
-    const usage = await this.#context.filesystem.usage({ signal })
-    const groups = usage.blockGroups.filter(({ type }) => type === 'metadata')
+  async refresh(_signal: AbortSignal, usage: Usage | undefined): Promise<string[]> {
+    const groups = usage?.blockGroups.filter(({ type }) => type === 'metadata') ?? []
     const sum = (of: 'sizeBytes' | 'usedBytes') => groups.reduce((total, group) => total + group[of], 0)
-    const ratio = usage.metadataRatio
+    const ratio = usage?.metadataRatio
     this.#metadata =
       ratio === undefined ? undefined : { allocatedBytes: sum('sizeBytes'), usedBytes: sum('usedBytes'), ratio }
     return []

@@ -1,4 +1,5 @@
 /** Action 2: compresses inactive files that nothing shares. */
+import { BtrfsError } from '../errors.js'
 import { DAY_MS, formatBytes } from '../units.js'
 import {
   type Actor,
@@ -68,17 +69,25 @@ export class CompressActor implements Actor {
     return `${count(candidates.length, 'inactive file')} not looked into yet`
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
+  async refresh(signal: AbortSignal): Promise<string[]> {
     await this.#scan.look({ signal })
+    const enough = this.#bound(signal)
     const next = this.#scan.candidates.filter(({ finding }) => finding === undefined)
     for (const candidate of next.slice(0, ASKED_EACH_LOOK)) {
-      if (signal?.aborted) break
-      const gainBytes = await this.#ask(candidate)
+      if (enough()) break
+      const gainBytes = await this.#ask(candidate, signal)
       if (gainBytes > 0) candidate.finding = gainBytes
       else this.#scan.reject(candidate)
     }
     this.#worthwhile = await this.#stillPrivate(signal)
     return this.#scan.complaints
+  }
+
+  /** Of one round of questions. */
+  #bound(signal: AbortSignal): () => boolean {
+    const { clock, options } = this.#context
+    const endMs = clock.elapsedMs() + options.scanMs
+    return () => signal.aborted || clock.elapsedMs() >= endMs
   }
 
   plan({ sample }: PlanRequest): Draft {
@@ -115,29 +124,30 @@ export class CompressActor implements Actor {
   }
 
   /** A snapshot shares a file without touching it: what was found out in a look before may no longer hold. */
-  async #stillPrivate(signal: AbortSignal | undefined): Promise<Candidate[]> {
+  async #stillPrivate(signal: AbortSignal): Promise<Candidate[]> {
+    const enough = this.#bound(signal)
     const found: Candidate[] = []
     for (const candidate of this.#scan.candidates.filter(({ finding }) => finding !== undefined)) {
-      if (signal?.aborted || found.length >= READY) break
-      if ((await this.#plainRatio(candidate)) > 0) found.push(candidate)
+      if (found.length >= READY || enough()) break
+      if ((await this.#plainRatio(candidate, signal)) > 0) found.push(candidate)
       else this.#scan.reject(candidate)
     }
     return found
   }
 
   /** The part that is not compressed; 0 where a rewrite would cost space, or was done. */
-  async #plainRatio({ root, file }: Candidate): Promise<number> {
-    const extents = await this.#context.filesystem.fileExtents(root, file)
+  async #plainRatio({ root, file }: Candidate, signal: AbortSignal): Promise<number> {
+    const extents = await this.#context.filesystem.fileExtents(root, file, { signal })
     if (!extents.ok || extents.sharedBytes > 0 || extents.bytes === 0) return 0
     const plainRatio = 1 - extents.compressedBytes / extents.bytes
     return plainRatio < MOSTLY_PLAIN_RATIO ? 0 : plainRatio
   }
 
-  async #ask(candidate: Candidate): Promise<number> {
+  async #ask(candidate: Candidate, signal: AbortSignal): Promise<number> {
     const { root, file, diskBytes } = candidate
-    const plainRatio = await this.#plainRatio(candidate)
+    const plainRatio = await this.#plainRatio(candidate, signal)
     if (plainRatio === 0) return 0
-    const estimate = await this.#context.filesystem.estimateCompressedRatio(root, file)
+    const estimate = await this.#context.filesystem.estimateCompressedRatio(root, file, { signal })
     if (!estimate.ok || estimate.ratio > WORTHWHILE_RATIO) return 0
     return diskBytes * plainRatio * (1 - estimate.ratio)
   }
@@ -149,14 +159,23 @@ export class CompressActor implements Actor {
     for (const candidate of files) {
       if (run.expired) return run.note('the rest waits for the next step')
       run.acting()
-      this.#scan.reject(candidate) // Once is enough, whatever comes of it.
       this.#worthwhile = this.#worthwhile.filter((other) => other !== candidate)
-      const outcome = await filesystem.compressFile(candidate.root, candidate.file, {
-        signal: run.signal,
-        algorithm: options.compression,
-      })
-      if (outcome.ok) run.done()
-      else run.failed(pathOf(candidate), outcome.code)
+      const { signal, leftMs } = run
+      const { root, file } = candidate
+      try {
+        const how = { signal, timeoutMs: Math.max(1, leftMs), algorithm: options.compression }
+        const outcome = await filesystem.compressFile(root, file, how)
+        this.#scan.reject(candidate) // Once is enough, whatever came of it.
+        if (outcome.ok) run.done()
+        else run.failed(pathOf(candidate), outcome.code)
+      } catch (error) {
+        if (!(error instanceof BtrfsError) || error.code !== 'ETIMEDOUT') {
+          this.#scan.reject(candidate)
+          throw error
+        }
+        this.#scan.drop([candidate]) // The next pass sees how far it came.
+        run.note(`'${pathOf(candidate)}' took longer than a step, and is compressed in part`)
+      }
       // Old extents are free only after a commit.
       uncommittedBytes += candidate.diskBytes
       if (uncommittedBytes >= COMPRESS_ROOM_BYTES) {

@@ -1,13 +1,14 @@
 /** Carries out what the guard allows, and nothing else. */
 import * as v from 'valibot'
 import type { Filesystem } from '../btrfs/types.js'
-import { type Clock, systemClock } from '../clock.js'
-import { check } from '../errors.js'
-import { utilisationPercent } from '../monitor/sample.js'
+import { type Clock, MAX_TIMER_MS, systemClock, within } from '../clock.js'
+import { BtrmindError, check } from '../errors.js'
 import type { Actor, ActorContext } from './actor.js'
 import { BalanceActor } from './balance.js'
+import { Beside } from './beside.js'
 import { CompressActor } from './compress.js'
 import { Execution } from './execution.js'
+import { type Fullness, fullnessBefore, measureFreed } from './freed.js'
 import {
   type GuardFacts,
   guard,
@@ -18,11 +19,12 @@ import {
   verdicts,
 } from './guard.js'
 import { Journal, type Unfinished } from './journal.js'
+import { type Acted, Looks } from './looks.js'
 import { type ActionOptions, actionOptions } from './options.js'
 import type { Outcome, Plan } from './plan.js'
 import { type Roots, resolveRoots, rootOptions } from './roots.js'
 import { SnapshotsActor } from './snapshots.js'
-import { ACTIONS, type ActionName } from './table.js'
+import type { ActionName } from './table.js'
 import { TempActor } from './temp.js'
 
 const executorOptions = v.strictObject({
@@ -34,6 +36,8 @@ const executorOptions = v.strictObject({
     v.custom<Clock>((value) => typeof value === 'object' && value !== null, 'a clock'),
     systemClock,
   ),
+  /** How long a call that is usually quick may take before it counts as hanging. */
+  timeoutMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(MAX_TIMER_MS)), 5_000),
   signal: v.optional(v.instance(AbortSignal)),
 })
 export type ExecutorOptions = v.InferInput<typeof executorOptions>
@@ -46,8 +50,6 @@ export interface ExecuteOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-type Acted = Exclude<ActionName, 'none'>
-const ACTED = ACTIONS.map(({ name }) => name).filter((name): name is Acted => name !== 'none')
 const NO_ITEMS = { planned: 0, done: 0, failed: 0, failures: [] }
 const NO_STAGES = { journal: 0, act: 0, settle: 0 }
 
@@ -70,17 +72,26 @@ export class Executor implements AsyncDisposable {
   readonly #balance: BalanceActor
   readonly #snapshots: SnapshotsActor
   readonly #lastActed: Partial<Record<ActionName, LastActed>> = {}
-  #dataRatio: number | undefined
-  /** Why the last look for its candidates failed. */
-  readonly #blind: Partial<Record<ActionName, string>> = {}
+  readonly #timeoutMs: number
+  readonly #looks: Looks
+  readonly #acting = new Beside()
+  readonly #ended: Outcome[] = []
 
-  private constructor(filesystem: Filesystem, clock: Clock, options: ActionOptions, roots: Roots, journal: Journal) {
+  private constructor(
+    filesystem: Filesystem,
+    clock: Clock,
+    timeoutMs: number,
+    options: ActionOptions,
+    roots: Roots,
+    journal: Journal,
+  ) {
     this.#filesystem = filesystem
+    this.#timeoutMs = timeoutMs
     this.#clock = clock
     this.options = options
     this.roots = roots
     this.#journal = journal
-    const context: ActorContext = { filesystem, clock, options, roots, dataRatio: () => this.#dataRatio }
+    const context: ActorContext = { filesystem, clock, options, roots, dataRatio: () => this.#looks.dataRatio }
     for (const [action, outcomes] of journal.outcomes) {
       const last = outcomes.at(-1)
       if (last !== undefined) this.#lastActed[action] = { timeMs: last.timeMs, fruitless: last.fruitless === true }
@@ -96,6 +107,7 @@ export class Executor implements AsyncDisposable {
       balance: this.#balance,
       snapshots: this.#snapshots,
     }
+    this.#looks = new Looks(filesystem, this.#actors, options, clock, timeoutMs)
   }
 
   /**
@@ -105,9 +117,9 @@ export class Executor implements AsyncDisposable {
    */
   static async open(filesystem: Filesystem, options: ExecutorOptions = {}): Promise<Executor> {
     const checked = check('Executor', executorOptions, options)
-    const { temp, compress, snapshots, stateDir, clock, signal, ...actions } = checked
+    const { temp, compress, snapshots, stateDir, clock, timeoutMs, signal, ...actions } = checked
     const roots = await resolveRoots(filesystem, { temp, compress, snapshots }, stateDir, { signal })
-    return new Executor(filesystem, clock, actions, roots, await Journal.open(stateDir, clock))
+    return new Executor(filesystem, clock, timeoutMs, actions, roots, await Journal.open(stateDir, clock))
   }
 
   /** Actions that a crash or a power cut stopped under way, found in the journal at the start. */
@@ -121,39 +133,29 @@ export class Executor implements AsyncDisposable {
   }
 
   /**
-   * Looks for candidates, a bounded while; to be called between steps, so that none waits for it.
+   * Looks for candidates, a bounded while; to be called between steps. One that hangs in the kernel is no longer waited
+   * for; while it is under way no other is begun, and nothing acts. close() gives it up.
+   * @param options.signal ends the waiting
    * @param options.prepare also journal what would be deleted next, so that a step can begin at once. Not in a dry run.
-   * @returns what could not be looked at, one sentence each
+   * @returns what could not be looked at, one sentence each; of a look that hung, once it has ended
    */
   async refresh(
     options: { readonly signal?: AbortSignal | undefined; readonly prepare?: boolean | undefined } = {},
   ): Promise<string[]> {
-    const { signal, prepare } = options
-    const problems: string[] = []
-    const attempt = async (what: string, work: () => Promise<void>) => {
-      try {
-        await work()
-      } catch (error) {
-        signal?.throwIfAborted()
-        const { message } = error as Error
-        problems.push(`${what}: ${message}`)
-        if (what in this.#actors) this.#blind[what as Acted] = message
-      }
-    }
-    await attempt('usage', () => this.#readProfile(signal))
-    for (const name of ACTED) {
-      const actor = this.#actors[name]
-      await attempt(name, async () => {
-        this.#blind[name] = undefined
-        for (const complaint of await actor.refresh(signal)) problems.push(`${name}: ${complaint}`)
-        if (prepare === true && actor.next !== undefined) await this.#journal.prepare(name, actor.next())
-      })
-    }
-    return problems
+    const { signal, prepare = false } = options
+    if (!this.#acting.busy) this.#looks.begin(prepare ? this.#journal : undefined)
+    await this.#looks.wait(signal)
+    return this.#looks.takeProblems()
   }
 
-  async #readProfile(signal: AbortSignal | undefined): Promise<void> {
-    this.#dataRatio = (await this.#filesystem.usage({ signal })).dataRatio
+  /** The look for candidates that hangs, in one sentence. */
+  get hangingLook(): string | undefined {
+    return this.#looks.hangs ? this.#looks.underWay : undefined
+  }
+
+  /** What came, late, of actions whose outcome was "still under way"; each once. */
+  takeEnded(): Outcome[] {
+    return this.#ended.splice(0)
   }
 
   /** The guard's word on each action, by id: what is refused is masked. No system call. */
@@ -187,61 +189,77 @@ export class Executor implements AsyncDisposable {
         snapshots: snapshots.facts({ sample, emergency }),
       },
       metadataRatio: this.#balance.metadataRatio,
-      blind: this.#blind,
+      blind: this.#looks.blind,
       lastActed: this.#lastActed,
+      underWay: this.#underWay(),
       options: this.options,
       emergency,
     }
   }
 
-  /** Does it, waits until the space is really free, and measures. Failures are values: `error`, `items.failures`. */
+  #underWay(): string | undefined {
+    if (this.#acting.busy) return `an action has been under way ${this.#acting.since}`
+    return this.#looks.underWay
+  }
+
+  /**
+   * Does it, waits until the space is really free, and measures. Failures are values: `error`, `items.failures`. What
+   * hangs in the kernel is left there: the outcome says how far it is known to have come, and its end is in takeEnded().
+   */
   async execute(plan: Plan, options: ExecuteOptions): Promise<Outcome> {
     const { sample, dryRun, signal } = options
-    const startMs = this.#clock.elapsedMs()
     const { action, emergency, predictedBytes, explanation, touches } = plan
-    const base = { action, emergency, predictedBytes, explanation, touches, dryRun }
-    const items = { ...NO_ITEMS, planned: plan.items }
     if (dryRun || action === 'none') {
-      const durationMs = this.#clock.elapsedMs() - startMs
+      const startMs = this.#clock.elapsedMs()
+      const items = { ...NO_ITEMS, planned: plan.items }
+      const base = { action, emergency, predictedBytes, explanation, touches, dryRun, items, warnings: [] }
       const nothing = { freedBytes: action === 'none' ? 0 : undefined, firstActMs: undefined, stagesMs: NO_STAGES }
-      return { ...base, ...nothing, items, warnings: [], durationMs }
+      return { ...base, ...nothing, durationMs: this.#clock.elapsedMs() - startMs }
     }
-    const run = new Execution(
-      plan,
-      this.#journal.begin(action, emergency),
-      this.#clock,
-      startMs + this.options.stepMs,
-      signal,
-    )
-    let error: Error | undefined
+    const underWay = this.#underWay()
+    if (underWay !== undefined) {
+      return refused({ allowed: false, action, code: 'still-under-way', reason: underWay }, false, emergency)
+    }
+    const record = this.#journal.begin(action, emergency)
+    const run = new Execution(plan, record, this.#clock, this.options.stepMs, signal)
+    let late = false
+    this.#acting.start(async () => {
+      await this.#carryOut(run, sample)
+      if (late) this.#ended.push(run.outcome())
+    })
+    await this.#acting.wait(signal)
+    // It was told to stop, and most often can.
+    if (signal?.aborted) await this.#acting.end(this.#timeoutMs)
+    if (!this.#acting.busy) return run.outcome()
+    late = true
+    run.abandon()
+    const message = `'${action}' has not come back ${this.#acting.since}`
+    const hint = 'the disk hangs, or is very slow; nothing else is begun until it ends'
+    return run.outcome(new BtrmindError('BTRMIND_ERR_UNDER_WAY', message, { hint }))
+  }
+
+  /** Does not reject. */
+  async #carryOut(run: Execution, sample: VolumeFacts): Promise<void> {
+    const { action } = run.plan
+    let before: Fullness | undefined
     try {
-      await plan.perform(run)
+      this.#acting.part('before it began', this.#timeoutMs)
+      before = await fullnessBefore(this.#filesystem, sample, run)
+      this.#acting.part('at work', this.options.stepMs + this.#timeoutMs)
+      await run.plan.perform(run)
     } catch (cause) {
-      error = cause instanceof Error ? cause : new Error(String(cause))
+      run.error = cause instanceof Error ? cause : new Error(String(cause))
     }
-    const actedMs = this.#clock.elapsedMs()
-    const freedBytes = run.firstActMs === undefined ? undefined : await this.#measureFreed(sample, run)
-    const settledMs = this.#clock.elapsedMs()
-    const { doneItems, failedItems } = run
-    const fruitless = doneItems === 0 && (failedItems > 0 || error !== undefined) && signal?.aborted !== true
-    await run.conclude({ freedBytes, fruitless, error: error?.message })
-    this.#lastActed[action] = { timeMs: sample.timeMs, fruitless }
-    if (action === 'snapshots' && doneItems > 0 && freedBytes !== undefined) this.#snapshots.learn(freedBytes)
-    const endMs = this.#clock.elapsedMs()
-    return {
-      ...base,
-      explanation: [explanation, ...run.notes].join('; '),
-      freedBytes,
-      items: { planned: plan.items, done: doneItems, failed: failedItems, failures: run.failures },
-      error,
-      warnings: run.warnings,
-      firstActMs: run.firstActMs,
-      durationMs: endMs - startMs,
-      stagesMs: {
-        journal: run.journalMs + (endMs - settledMs),
-        act: actedMs - startMs - run.journalMs,
-        settle: settledMs - actedMs,
-      },
+    run.actedMs = this.#clock.elapsedMs()
+    // Where its space is not free yet, a disk that is merely slow is given some time.
+    this.#acting.part('until its space is free', 2 * this.#timeoutMs)
+    if (run.firstActMs !== undefined) await measureFreed(this.#filesystem, before, run)
+    run.settledMs = this.#clock.elapsedMs()
+    this.#acting.part('writing its outcome to the journal', this.#timeoutMs)
+    await run.conclude()
+    this.#lastActed[action] = { timeMs: sample.timeMs, fruitless: run.fruitless }
+    if (action === 'snapshots' && run.doneItems > 0 && run.freedBytes !== undefined) {
+      this.#snapshots.learn(run.freedBytes)
     }
   }
 
@@ -252,30 +270,24 @@ export class Executor implements AsyncDisposable {
   async forceDeleteTemp(options: ExecuteOptions): Promise<Outcome> {
     let plan = this.plan('temp', options.sample, { emergency: true })
     if (!plan.allowed && (plan.code === 'not-looked-yet' || plan.code === 'nothing-to-do')) {
-      await this.#temp.lookNow(options.signal)
+      this.#looks.beginNow(this.#temp)
+      await this.#looks.wait(options.signal)
       plan = this.plan('temp', options.sample, { emergency: true })
     }
     return plan.allowed ? this.execute(plan, options) : refused(plan, options.dryRun, true)
   }
 
-  /** Raw bytes. The sync frees what was unlinked; a deleted snapshot was waited for already. */
-  async #measureFreed(before: VolumeFacts, run: Execution): Promise<number | undefined> {
-    try {
-      await this.#filesystem.sync({ signal: run.signal })
-      const after = await this.#filesystem.measure({ signal: run.signal })
-      const usedPercent = after.liveUsedPercent ?? after.usedPercent
-      const usedBytes = (usedPercent / 100) * after.deviceSizeBytes
-      return Math.round((utilisationPercent(before) / 100) * before.sizeBytes - usedBytes)
-    } catch (error) {
-      run.warnings.push(`what was freed is not known: ${(error as Error).message}`)
-      return undefined
-    }
-  }
-
-  /** Ends the looks and the journal. Idempotent. */
+  /**
+   * Ends the looks and the journal; what is stuck is left behind. Idempotent.
+   * @throws BtrmindError BTRMIND_ERR_UNDER_WAY: the journal could not be closed in time
+   */
   async close(): Promise<void> {
-    for (const actor of Object.values(this.#actors)) await actor.close()
-    await this.#journal.close()
+    const closed = async () => {
+      await this.#looks.close()
+      await this.#journal.close()
+    }
+    if ((await within(closed(), this.#timeoutMs)) !== undefined) return
+    throw new BtrmindError('BTRMIND_ERR_UNDER_WAY', `the journal was not closed within ${this.#timeoutMs} ms`)
   }
 
   [Symbol.asyncDispose](): Promise<void> {

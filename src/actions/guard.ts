@@ -8,6 +8,7 @@ import { ACTIONS, type ActionName } from './table.js'
 export type VolumeFacts = Pick<
   Sample,
   | 'timeMs'
+  | 'source'
   | 'usedPercent'
   | 'liveUsedPercent'
   | 'sizeBytes'
@@ -45,11 +46,14 @@ export interface GuardFacts {
   /** Raw bytes that a logical byte of metadata takes; undefined when usage() could not say. */
   readonly metadataRatio: number | undefined
   readonly lastActed: Readonly<Partial<Record<ActionName, LastActed>>>
+  /** What the kernel has not let go of, in one sentence: an action, or a look for candidates. */
+  readonly underWay: string | undefined
   readonly options: Pick<ActionOptions, 'cooldownMinutes' | 'metadataReserveBlockGroups'>
   readonly emergency: boolean
 }
 
 export type RefusalCode =
+  | 'still-under-way'
   | 'read-only'
   | 'no-root'
   | 'not-looked-yet'
@@ -91,6 +95,12 @@ const ROOTED: readonly ActionName[] = ['temp', 'compress', 'snapshots']
 
 /** In order: the first that refuses gives the reason. */
 export const RULES: readonly Rule[] = [
+  {
+    code: 'still-under-way',
+    actions: ALL,
+    when: 'an action or a look for candidates is still in the kernel (a disk that hangs)',
+    refuses: ({ underWay }) => underWay,
+  },
   {
     code: 'read-only',
     actions: ALL,

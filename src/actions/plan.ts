@@ -10,7 +10,10 @@ export interface Run {
   readonly leftMs: number
   /** Journals what is about to be touched; where it cannot be undone it is on disk before this resolves. */
   intend(paths: readonly string[]): Promise<void>
-  /** To be called just before each call that changes the volume. */
+  /**
+   * To be called just before each call that changes the volume.
+   * @throws BtrmindError BTRMIND_ERR_LATE (held up past its time: it must not begin), the signal's reason
+   */
   acting(): void
   done(items?: number): void
   failed(path: string, code: string): void
@@ -48,9 +51,11 @@ export interface Outcome {
   readonly predictedBytes: number | undefined
   /**
    * How far the live used bytes fell, measured when they are really free; negative when writers took more meanwhile;
-   * undefined in a dry run, after a refusal, and when they could not be read.
+   * undefined in a dry run, after a refusal, and when they could not be read before or after.
    */
   readonly freedBytes: number | undefined
+  /** Before and after, 0–100, by one definition (docs/monitor.md); undefined with `freedBytes`. */
+  readonly utilisation?: { readonly beforePercent: number; readonly afterPercent: number } | undefined
   readonly items: {
     readonly planned: number
     /** Really done. */

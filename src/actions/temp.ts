@@ -57,16 +57,18 @@ export class TempActor implements Actor {
     return { items: 0, nothing: nothing + unseen(this.#scan) }
   }
 
-  async refresh(signal: AbortSignal | undefined): Promise<string[]> {
+  async refresh(signal: AbortSignal): Promise<string[]> {
     await this.#scan.look({ signal })
     await this.#ask(signal)
     return this.#scan.complaints
   }
 
   /** For an emergency: without rest, until there is something to delete or the pass is over. */
-  async lookNow(signal: AbortSignal | undefined): Promise<void> {
+  async lookNow(signal: AbortSignal, untilMs: number): Promise<void> {
+    const { clock } = this.#context
     const { passes } = this.#scan
-    while (this.#scan.passes === passes && !this.#old(true, 1).length && !signal?.aborted) {
+    const inTime = () => !signal.aborted && clock.elapsedMs() < untilMs
+    while (this.#scan.passes === passes && !this.#old(true, 1).length && inTime()) {
       await this.#scan.look({ signal, now: true })
     }
   }
@@ -141,15 +143,17 @@ export class TempActor implements Actor {
   }
 
   /** FIEMAP of the largest of those that are next, so that a prediction does not count what snapshots hold. */
-  async #ask(signal: AbortSignal | undefined): Promise<void> {
+  async #ask(signal: AbortSignal): Promise<void> {
+    const { clock, filesystem, options } = this.#context
+    const endMs = clock.elapsedMs() + options.scanMs
     const next = this.#scan.candidates
-      .slice(0, this.#context.options.stepFiles)
+      .slice(0, options.stepFiles)
       .filter(({ finding, links, file }) => finding === undefined && links === 1 && file.sizeBytes > INLINE_BYTES)
       .sort((a, b) => b.diskBytes - a.diskBytes)
       .slice(0, ASKED_EACH_LOOK)
     for (const candidate of next) {
-      if (signal?.aborted) return
-      const extents = await this.#context.filesystem.fileExtents(candidate.root, candidate.file)
+      if (signal.aborted || clock.elapsedMs() >= endMs) return
+      const extents = await filesystem.fileExtents(candidate.root, candidate.file, { signal })
       if (extents.ok) candidate.finding = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
     }
   }
@@ -179,10 +183,12 @@ export class TempActor implements Actor {
     }
     const refs = chunk.map(({ file }) => file)
     try {
-      report(await this.#context.filesystem.removeFiles(root, refs, { signal: run.signal }))
+      const { signal, leftMs } = run
+      report(await this.#context.filesystem.removeFiles(root, refs, { signal, timeoutMs: Math.max(1, leftMs) }))
     } catch (error) {
-      if (error instanceof BtrfsError && Array.isArray(error.progress)) report(error.progress as FileOutcome[])
-      throw error
+      if (!(error instanceof BtrfsError)) throw error
+      if (Array.isArray(error.progress)) report(error.progress as FileOutcome[])
+      if (error.code !== 'ETIMEDOUT') throw error // The step's time is over: the rest waits for the next one.
     }
   }
 

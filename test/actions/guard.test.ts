@@ -19,6 +19,7 @@ const minutesAgo = (minutes: number) => NOW - minutes * 60_000
 
 const sample: VolumeFacts = {
   timeMs: NOW,
+  source: 'kernel',
   usedPercent: 80,
   liveUsedPercent: 81,
   sizeBytes: 100 * GIB,
@@ -39,6 +40,7 @@ const facts: GuardFacts = {
   blind: {},
   metadataRatio: 2,
   lastActed: {},
+  underWay: undefined,
   options: v.parse(actionOptions, {}),
   emergency: false,
 }
@@ -46,6 +48,12 @@ const withSample = (change: Partial<VolumeFacts>): GuardFacts => ({ ...facts, sa
 
 /** One refusal for each rule: what is wrong, whom it stops, and what it says. */
 const CASES: { code: RefusalCode; facts: GuardFacts; stops: ActionName[]; says: string }[] = [
+  {
+    code: 'still-under-way',
+    facts: { ...facts, underWay: 'an action has been under way for 30 s (at work)' },
+    stops: ['temp', 'compress', 'balance', 'snapshots'],
+    says: 'an action has been under way for 30 s (at work)',
+  },
   {
     code: 'read-only',
     facts: withSample({ readOnly: true }),
@@ -166,7 +174,7 @@ describe('guard()', () => {
 
   it('a statfs sample leaves only balance out', () => {
     const { timeMs, usedPercent, sizeBytes, freeBytes } = sample
-    const verdict = verdicts({ ...facts, sample: { timeMs, usedPercent, sizeBytes, freeBytes } })
+    const verdict = verdicts({ ...facts, sample: { timeMs, source: 'statfs', usedPercent, sizeBytes, freeBytes } })
     expect(verdict.map(({ allowed }) => allowed)).toEqual([true, true, true, false, true])
   })
 })

@@ -1,6 +1,6 @@
 /**
  * A volume whose disk stops answering this process, and answers again: a loop device on a file of another volume,
- * whose disk is throttled to next to nothing by the block I/O controller, for this process alone. What waits for it is
+ * whose disk is throttled to next to nothing, reads and writes, by the block I/O controller, for this process alone. What waits for it is
  * in the kernel, uninterruptibly, as with a dying disk.
  */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
@@ -43,10 +43,12 @@ export function makeStallableVolume(): StallableVolume {
   const device = readFileSync(`/sys/block/${basename(outer.loops[0]!)}/dev`, 'utf8').trim()
   const group = join(BLKIO!, `btrmind-stall-${basename(loop!)}`)
   const limit = (bytesPerSecond: number | undefined) => {
-    const [file, text] = existsSync(join(group, 'blkio.throttle.read_bps_device'))
-      ? ['blkio.throttle.read_bps_device', `${device} ${bytesPerSecond ?? 0}`]
-      : ['io.max', `${device} rbps=${bytesPerSecond ?? 'max'}`]
-    writeFileSync(join(group, file), text)
+    for (const way of ['read', 'write']) {
+      const [file, text] = existsSync(join(group, `blkio.throttle.${way}_bps_device`))
+        ? [`blkio.throttle.${way}_bps_device`, `${device} ${bytesPerSecond ?? 0}`]
+        : ['io.max', `${device} ${way[0]}bps=${bytesPerSecond ?? 'max'}`]
+      writeFileSync(join(group, file), text)
+    }
   }
   const home = join(BLKIO!, ownGroup(), 'cgroup.procs')
   mkdirSync(group)

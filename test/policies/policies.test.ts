@@ -21,6 +21,7 @@ const ALL = allowed('temp', 'compress', 'balance', 'snapshots')
 function at(usedPercent: number, verdicts = ALL, more: Partial<VolumeFacts> = {}): DecisionContext {
   const sample: VolumeFacts = {
     timeMs: 0,
+    source: 'kernel',
     usedPercent: 1,
     liveUsedPercent: usedPercent,
     sizeBytes: 100 * GIB,

@@ -48,7 +48,8 @@ const SYSTEM = [
     without: { bench: 'no comparison with python-btrfs' },
   },
   { name: 'clang-format-19', has: () => which('clang-format-19'), without: { test: 'C++ formatting is not checked' } },
-  { name: 'cmake', has: () => which('cmake'), without: { test: 'no ASan/UBSan run, no C++ coverage' } },
+  { name: 'clang-tidy-19', has: () => which('clang-tidy-19'), without: { test: 'C++ is not linted' } },
+  { name: 'cmake', has: () => which('cmake'), without: { test: 'no ASan/UBSan run, no C++ coverage, no C++ lint' } },
   { name: 'gcovr', has: () => which('gcovr'), without: { test: 'C++ coverage is not measured' } },
   { name: 'strace', has: () => which('strace'), without: { test: 'that no process is started is not checked' } },
 ]

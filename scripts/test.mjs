@@ -1,8 +1,9 @@
-// Every check, in one run: set-up, format, lint, types, tests with coverage, and the native tests once more on an
+// Every check, in one run: set-up, format, lint (clang-tidy for C++), types, tests with coverage, and the native tests once more on an
 // addon built with ASan and UBSan. Goes on after a failure, so that one run shows them all. Ends with one table.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { instrumentedBuild, instrumentedEnvironment, nativeCoverage, sanitizerReports } from './instrumented.mjs'
+import { tidy } from './tidy.mjs'
 import { at, bold, dim, excerpt, filesBelow, green, logged, red, root, seconds, which, yellow } from './tool.mjs'
 
 const SRC_LINES_PERCENT = 90
@@ -101,13 +102,17 @@ async function main() {
   })
   if (!ready) return finish()
 
-  const [, , , instrumented] = await Promise.all([
+  const [, , , , instrumented] = await Promise.all([
     check('format and lint', () => node('lint', '@biomejs/biome/bin/biome', 'check', '--error-on-warnings', '.')),
     check('types', () => node('types', 'typescript/bin/tsc', '-p', at('tsconfig.json'))),
     check('C++ format', () => {
       if (!which('clang-format-19')) return skipped('no clang-format-19')
       const sources = filesBelow('native').filter((file) => /\.(cpp|h)$/.test(file))
       return quietly('clang-format', 'clang-format-19', ['--dry-run', '-Werror', ...sources])
+    }),
+    check('C++ lint', () => {
+      const missing = ['clang-tidy-19', 'cmake'].filter((command) => !which(command))
+      return missing.length === 0 ? tidy(quietly) : skipped(`no ${missing.join(', no ')}`)
     }),
     check('sanitized build', () => (which('cmake') ? instrumentedBuild(quietly) : skipped('no cmake'))),
   ])

@@ -39,7 +39,7 @@ struct Kind<uint8_t> {
 
 template <class T>
 Span<T> array(const Args& args, size_t index, const char* name) {
-  const napi_env env = args.env();
+  napi_env env = args.env();
   bool typed = false;
   napi_typedarray_type type = napi_int8_array;
   size_t length = 0;

@@ -51,7 +51,8 @@ struct Rows {
 
  private:
   static double milliseconds(const timespec& time) {
-    return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec / 1000000);
+    const int64_t ms = time.tv_sec * 1000 + time.tv_nsec / 1000000;
+    return static_cast<double>(ms);
   }
 };
 
@@ -164,7 +165,7 @@ Rows list(const HandlePtr& handle, const std::string& below, const Cancelled& ca
   SubvolumeInfo info;
   while (subvolumes.next(path, info)) {
     if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
-    path = above + path;
+    path.insert(0, above);
     if (everything || isBeneath(path, place.directory)) rows.add(info, path);
   }
   return rows;

@@ -24,7 +24,7 @@ import { RulePolicy } from './policies/rules.js'
 /** From here on temporary files go at once, and somebody is told. */
 export const EMERGENCY_PERCENT = 99
 /** An alert that was raised stands until the volume is less full than this. */
-export const CLEAR_PERCENT = 97
+const CLEAR_PERCENT = 97
 /** What the policy learned is written so often; and at the end. */
 const SAVE_EVERY_STEPS = 60
 
@@ -51,6 +51,8 @@ export interface Step {
   readonly reward: number | undefined
   /** What is new in this step. */
   readonly alerts: readonly Alert[]
+  /** The critical alert of a full volume stands after this step: what it freed may have cleared it. */
+  readonly critical: boolean
   /** Milliseconds. monitorToAction: from the question to the kernel until the first call that changes the volume. */
   readonly stagesMs: {
     readonly sample: number
@@ -272,6 +274,7 @@ export class Btrmind implements AsyncIterable<Step> {
     }
     if (outcome.error !== undefined) alerts.push(warning('action', `${outcome.action}: ${outcome.error.message}`))
     for (const text of outcome.warnings) alerts.push(warning('state', text))
+    if (outcome.utilisation !== undefined && outcome.utilisation.afterPercent < CLEAR_PERCENT) room.critical = undefined
     const executedMs = clock.elapsedMs()
 
     const reward = rewardOf(before, sample, outcome)
@@ -292,6 +295,7 @@ export class Btrmind implements AsyncIterable<Step> {
       outcome,
       reward,
       alerts,
+      critical: room.critical !== undefined,
       stagesMs: {
         sample: sampledMs - startMs,
         decide: decidedMs - sampledMs,

@@ -90,6 +90,7 @@ describe.skipIf(cannotMount)('the loop on a real volume', () => {
       ['critical', 'full'],
     ])
     expect(steps[1]!.sample.liveUsedPercent).toBeLessThan(95)
+    expect(steps.map(({ critical }) => critical)).toEqual([false, false])
     expect(warnings).toEqual([])
   })
 

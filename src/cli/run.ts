@@ -3,7 +3,7 @@ import { type RootOptions, resolveRoots } from '../actions/roots.js'
 import { openFilesystem } from '../btrfs/filesystem.js'
 import type { Filesystem } from '../btrfs/types.js'
 import { BtrfsError, BtrmindError } from '../errors.js'
-import { Btrmind, CLEAR_PERCENT, EMERGENCY_PERCENT, type Step } from '../loop.js'
+import { Btrmind, type Step } from '../loop.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { DqnPolicy } from '../policies/dqn.js'
 import { RulePolicy } from '../policies/rules.js'
@@ -62,7 +62,7 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
   if (!json) io.stdout.write(heading(io, options, stateDir))
   let critical = false
   for await (const step of mind) {
-    critical = alertStands(critical, step)
+    critical = step.critical
     if (json) io.stdout.write(`${JSON.stringify(step, replacer)}\n`)
     else io.stdout.write(lines(io, step))
     if (once) break
@@ -85,13 +85,6 @@ async function checkRoot(
     if (error instanceof BtrfsError || error instanceof BtrmindError) error.message += ` (given by ${option})`
     throw error
   }
-}
-
-/** What the step freed counts: after the last one nobody takes another sample. */
-function alertStands(stood: boolean, { sample, outcome }: Step): boolean {
-  const used = utilisationPercent(sample)
-  const after = used - (100 * (outcome.freedBytes ?? 0)) / sample.sizeBytes
-  return (stood || used >= EMERGENCY_PERCENT) && after >= CLEAR_PERCENT
 }
 
 /** Errors as their message; everything else as it is. */

@@ -53,7 +53,8 @@ export class TempActor implements Actor {
     if (!this.#scan.looked) return undefined
     if (this.#old(emergency, 1).length > 0) return { items: 1, nothing: '' }
     const age = formatAge(this.#ageMs(emergency))
-    const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${age}`
+    const held = emergency && this.#scan.candidates.some(({ finding }) => finding === 0) ? ' and in no snapshot' : ''
+    const nothing = `none of ${count(this.#scan.seen, 'temporary file')} is older than ${age}${held}`
     return { items: 0, nothing: nothing + unseen(this.#scan) }
   }
 
@@ -71,6 +72,7 @@ export class TempActor implements Actor {
     while (this.#scan.passes === passes && !this.#old(true, 1).length && inTime()) {
       await this.#scan.look({ signal, now: true })
     }
+    await this.#ask(signal)
   }
 
   next(): readonly string[] {
@@ -78,8 +80,13 @@ export class TempActor implements Actor {
   }
 
   plan({ emergency, sample }: PlanRequest): Draft {
-    const files = this.#old(emergency, this.#context.options.stepFiles)
-    const predictedBytes = this.#privateBytes(files)?.reduce((sum, bytes) => sum + bytes, 0)
+    const { emergencyTargetPercent: limitPercent, stepFiles } = this.#context.options
+    const usedPercent = utilisationPercent(sample)
+    const excessBytes = ((usedPercent - limitPercent) / 100) * sample.sizeBytes
+    const files = emergency ? this.#portion(excessBytes) : this.#old(false, stepFiles)
+    const raw = this.#context.dataRatio()
+    const predictedBytes =
+      raw === undefined ? undefined : this.#privateBytes(files, raw).reduce((sum, bytes) => sum + bytes, 0)
     const oldest = files[0]
     const age =
       oldest === undefined
@@ -91,16 +98,13 @@ export class TempActor implements Actor {
       predictedBytes === undefined ? 'what they free is not known' : `expected to free ${formatBytes(predictedBytes)}`,
       ...(links > 0 ? [`${links} with other hard links free nothing`] : []),
     ].join('; ')
-    const limitPercent = this.#context.options.emergencyTargetPercent
     return {
       items: files.length,
       predictedBytes,
       explanation: emergency ? `${explanation}; stops below ${limitPercent} %` : explanation,
       touches: files.slice(0, SHOWN).map(pathOf),
       perform: (run) =>
-        emergency
-          ? this.#untilBelow(limitPercent, utilisationPercent(sample), sample.sizeBytes, run)
-          : this.#remove(files, run),
+        emergency ? this.#untilBelow(limitPercent, usedPercent, sample.sizeBytes, run) : this.#remove(files, run),
     }
   }
 
@@ -115,21 +119,47 @@ export class TempActor implements Actor {
   }
 
   /** Oldest first. */
-  #old(emergency: boolean, limit: number): Candidate[] {
+  #old(emergency: boolean, limit: number, wanted = (_: Candidate) => true): Candidate[] {
     const before = this.#context.clock.wallMs() - this.#ageMs(emergency)
     const old: Candidate[] = []
     for (const candidate of this.#scan.candidates) {
       if (candidate.touchedMs > before || old.length >= limit) break
       // What a snapshot holds too would be lost for nothing.
-      if (!emergency || candidate.finding !== 0) old.push(candidate)
+      if ((!emergency || candidate.finding !== 0) && wanted(candidate)) old.push(candidate)
     }
     return old
   }
 
-  /** Raw bytes of each; what was not asked is taken to be as private as what was. Undefined: profile unknown. */
-  #privateBytes(files: readonly Candidate[]): number[] | undefined {
-    const raw = this.#context.dataRatio()
-    if (raw === undefined) return undefined
+  /**
+   * What an emergency takes next: the oldest of those that free something, until that is enough. When none is left,
+   * those that free metadata at best.
+   */
+  #portion(wantedBytes: number, fewest = 1): Candidate[] {
+    const { stepFiles } = this.#context.options
+    const files = this.#old(true, stepFiles, freesData)
+    if (files.length === 0) return this.#old(true, stepFiles)
+    // Too few rather than too many: the volume is looked at after each portion.
+    const bytes = this.#privateBytes(files, this.#context.dataRatio() ?? 1)
+    let portion = 0
+    while (portion < files.length && (wantedBytes > 0 || portion < fewest)) wantedBytes -= bytes[portion++]!
+    return files.slice(0, portion)
+  }
+
+  /** The same, without what a snapshot holds: each file was asked, as far as the time of a look goes. */
+  async #surePortion(wantedBytes: number, fewest: number, run: Run): Promise<Candidate[]> {
+    const { clock, options } = this.#context
+    for (let endMs = clock.elapsedMs() + options.scanMs; ; endMs += options.scanMs) {
+      const portion = this.#portion(wantedBytes, fewest)
+      const unsure = portion.filter((candidate) => freesData(candidate) && candidate.finding === undefined)
+      if (unsure.length === 0) return portion
+      await this.#askOf(unsure, run.signal, endMs)
+      const sure = portion.filter(({ finding }) => (finding ?? 0) > 0)
+      if (run.expired || (sure.length > 0 && clock.elapsedMs() >= endMs)) return sure
+    }
+  }
+
+  /** Raw bytes of each; what was not asked is taken to be as private as what was. */
+  #privateBytes(files: readonly Candidate[], raw: number): number[] {
     let askedBytes = 0
     let privateBytes = 0
     for (const { finding, diskBytes } of files) {
@@ -137,24 +167,29 @@ export class TempActor implements Actor {
       privateBytes += (finding ?? 0) * diskBytes
     }
     const average = askedBytes === 0 ? 1 : privateBytes / askedBytes
-    return files.map(({ links, file, diskBytes, finding }) =>
-      links > 1 || file.sizeBytes <= INLINE_BYTES ? 0 : Math.round(diskBytes * (finding ?? average) * raw),
-    )
+    return files.map((file) => (freesData(file) ? Math.round(file.diskBytes * (file.finding ?? average) * raw) : 0))
   }
 
-  /** FIEMAP of the largest of those that are next, so that a prediction does not count what snapshots hold. */
+  /** Of the largest of those that are next, so that a prediction does not count what snapshots hold. */
   async #ask(signal: AbortSignal): Promise<void> {
-    const { clock, filesystem, options } = this.#context
-    const endMs = clock.elapsedMs() + options.scanMs
+    const { clock, options } = this.#context
     const next = this.#scan.candidates
       .slice(0, options.stepFiles)
-      .filter(({ finding, links, file }) => finding === undefined && links === 1 && file.sizeBytes > INLINE_BYTES)
+      .filter((candidate) => freesData(candidate) && candidate.finding === undefined)
       .sort((a, b) => b.diskBytes - a.diskBytes)
       .slice(0, ASKED_EACH_LOOK)
-    for (const candidate of next) {
-      if (signal.aborted || clock.elapsedMs() >= endMs) return
+    await this.#askOf(next, signal, clock.elapsedMs() + options.scanMs)
+  }
+
+  /** FIEMAP. */
+  async #askOf(files: readonly Candidate[], signal: AbortSignal | undefined, endMs: number): Promise<void> {
+    const { clock, filesystem } = this.#context
+    for (const candidate of files) {
+      if (signal?.aborted || clock.elapsedMs() >= endMs) return
       const extents = await filesystem.fileExtents(candidate.root, candidate.file, { signal })
-      if (extents.ok) candidate.finding = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
+      // Who may not be asked may still be deleted; who is another by now will not be.
+      if (!extents.ok) candidate.finding = 1
+      else candidate.finding = extents.bytes === 0 ? 0 : 1 - extents.sharedBytes / extents.bytes
     }
   }
 
@@ -194,22 +229,18 @@ export class TempActor implements Actor {
 
   /** Emergency: as many as it takes, with a look at the volume after each portion. */
   async #untilBelow(targetPercent: number, usedPercent: number, sizeBytes: number, run: Run): Promise<void> {
-    const { filesystem, options } = this.#context
+    const { filesystem } = this.#context
     let lookedAgain = false
     let fewest = 1
     while (usedPercent >= targetPercent && !run.expired) {
-      const files = this.#old(true, options.stepFiles)
-      if (files.length === 0) {
-        if (lookedAgain) return run.note(`nothing more to delete at ${usedPercent.toFixed(1)} %`)
+      const files = await this.#surePortion(((usedPercent - targetPercent) / 100) * sizeBytes, fewest, run)
+      if (!files.some(freesData) && !lookedAgain) {
         await this.#lookThrough(run)
         lookedAgain = true
         continue
       }
-      let wantedBytes = ((usedPercent - targetPercent) / 100) * sizeBytes
-      const bytes = this.#privateBytes(files) ?? []
-      let portion = 0
-      while (portion < files.length && wantedBytes > 0) wantedBytes -= bytes[portion++] ?? 0
-      await this.#remove(files.slice(0, Math.max(portion, fewest)), run)
+      if (files.length === 0) return run.note(`nothing more to delete at ${usedPercent.toFixed(1)} %`)
+      await this.#remove(files, run)
       await filesystem.sync({ signal: run.signal })
       const measured = await filesystem.measure({ signal: run.signal })
       const nowPercent = measured.liveUsedPercent ?? measured.usedPercent
@@ -224,4 +255,9 @@ export class TempActor implements Actor {
     const { passes } = this.#scan
     while (this.#scan.passes === passes && !run.expired) await this.#scan.look({ signal: run.signal, now: true })
   }
+}
+
+/** Not what has other names, or lives in the metadata; what a snapshot holds is a finding. */
+function freesData({ links, file, finding }: Candidate): boolean {
+  return links === 1 && file.sizeBytes > INLINE_BYTES && finding !== 0
 }

@@ -170,8 +170,50 @@ export function actionSuite(
         const left = await names('tmp')
         expect(left).toContain('fresh')
         // A fifth of 1 GiB is 21 files of 10 MiB.
-        expect(outcome.items).toMatchObject({ done: 21, failed: 0 })
+        expect(outcome.items).toMatchObject({ planned: 21, done: 21, failed: 0 })
+        expect(outcome.predictedBytes).toBe(210 * MIB)
         expect(left).toHaveLength(20)
+      })
+
+      it('in an emergency takes no more for not knowing the profile', async () => {
+        bench.makeDirectory('tmp')
+        for (let i = 0; i < 40; i++) bench.writeFile(`tmp/f${i}`, 10 * MIB)
+        await bench.fs.sync()
+        bench.advance(11 * 60_000)
+        bench.fs.usage = () => Promise.reject(new Error('EPERM: not permitted'))
+        const options = { temp: [`${bench.root}/tmp`], emergencyTargetPercent: 50 }
+        const executor = await Executor.open(bench.fs, { clock: bench.clock, ...options })
+        executors.push(executor)
+        expect(await executor.refresh()).toEqual(['usage: EPERM: not permitted'])
+        const sample = { ...(await sampleOf(bench)), liveUsedPercent: 70 }
+        const outcome = await executor.forceDeleteTemp({ sample, dryRun: false })
+        expect(outcome).toMatchObject({ predictedBytes: undefined, items: { planned: 21, done: 21, failed: 0 } })
+      })
+
+      it('in an emergency spares what would free nothing: metadata goes last, what a snapshot holds never', async () => {
+        await bench.fs.createSubvolume(`${bench.root}/tmp`)
+        for (let i = 0; i < 10; i++) bench.writeFile(`tmp/small${i}`, 1000)
+        for (let i = 0; i < 10; i++) bench.writeFile(`tmp/shared${i}`, 4 * MIB)
+        await bench.fs.sync()
+        await bench.fs.snapshot(`${bench.root}/tmp`, `${bench.root}/frozen`, { readonly: true })
+        bench.advance(60_000)
+        for (let i = 0; i < 10; i++) bench.writeFile(`tmp/own${i}`, 10 * MIB)
+        await bench.fs.sync()
+        bench.advance(11 * 60_000)
+        const options = { temp: [`${bench.root}/tmp`], emergencyTargetPercent: 50 }
+        // Without a look before, so that nothing is known of any file.
+        const executor = await Executor.open(bench.fs, { clock: bench.clock, ...options })
+        executors.push(executor)
+        const sample = { ...(await sampleOf(bench)), liveUsedPercent: 54.8 }
+        const some = await executor.forceDeleteTemp({ sample, dryRun: false })
+        expect(some.items).toMatchObject({ planned: 5, done: 5, failed: 0 })
+        const starting = async (name: string) => (await names('tmp')).filter((path) => path.startsWith(name)).length
+        expect([await starting('own'), await starting('small'), await starting('shared')]).toEqual([5, 10, 10])
+        // As if others wrote as fast as it deletes.
+        const measured = await bench.fs.measure()
+        bench.fs.measure = async () => ({ ...measured, liveUsedPercent: 99.5 })
+        await executor.forceDeleteTemp({ sample: { ...sample, liveUsedPercent: 99.5 }, dryRun: false })
+        expect([await starting('own'), await starting('small'), await starting('shared')]).toEqual([0, 0, 10])
       })
 
       it('in an emergency looks by itself, and a dry run only says so', async () => {

@@ -10,6 +10,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineLock(env, exports);
   btrmind::defineMlp(env, exports);
   btrmind::defineBalance(env, exports);
+  btrmind::defineDevice(env, exports);
   btrmind::defineQuota(env, exports);
   btrmind::defineScrub(env, exports);
   btrmind::defineCompress(env, exports);

@@ -88,6 +88,15 @@ export interface NativeSpace {
   failures?: Record<string, string>
 }
 
+export interface NativeReplace {
+  state: 'never' | 'running' | 'finished' | 'cancelled' | 'suspended'
+  ratio: number
+  startedSeconds: number
+  stoppedSeconds: number
+  writeErrors: number
+  readErrors: number
+}
+
 /** Rows of numbers; a group is its level and its id. */
 export interface NativeQuota {
   flags: number
@@ -231,6 +240,24 @@ export interface Native {
     ticket: number,
     handle: NativeHandle,
   ): Promise<(NativeBalanceProgress & { state: 'running' | 'paused' }) | undefined>
+
+  // native/ops/device.cpp
+  deviceAdd(ticket: number, handle: NativeHandle, path: string, force: boolean): Promise<void>
+  /** 0: a missing one. */
+  deviceRemove(ticket: number, handle: NativeHandle, devid: number): Promise<void>
+  deviceReplace(
+    ticket: number,
+    handle: NativeHandle,
+    devid: number,
+    target: string,
+    force: boolean,
+    avoidSource: boolean,
+  ): Promise<NativeReplace>
+  deviceReplaceStatus(ticket: number, handle: NativeHandle): Promise<NativeReplace>
+  /** Write, read, flush, corruption, generation. */
+  deviceErrorsReset(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array>
+  /** 0 scan, 1 forget ('': all that are not mounted), 2 ready. */
+  deviceControl(ticket: number, what: 0 | 1 | 2, path: string): Promise<boolean>
 
   // native/ops/quota.cpp; a group is its level and its id
   /** 1 on, 2 off, 4 on in simple mode. */

@@ -4,7 +4,16 @@ import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { balance, balanceStatus, cancelBalance, resumeBalance } from './balance.js'
 import { type CallOptions, call } from './call.js'
-import { devices } from './devices.js'
+import {
+  type AddDeviceOptions,
+  addDevice,
+  devices,
+  type ReplaceOptions,
+  removeDevice,
+  replaceDevice,
+  replaceStatus,
+  resetDeviceErrors,
+} from './devices.js'
 import { directory } from './directory.js'
 import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import { info } from './info.js'
@@ -140,6 +149,21 @@ export class KernelFilesystem implements Filesystem {
   }
   estimateCompressedRatio(root: Root, file: FileRef, options?: CallOptions) {
     return estimateCompressedRatio(this.#volume, root, file, options)
+  }
+  addDevice(path: string, options?: AddDeviceOptions) {
+    return addDevice(this.#volume, path, options)
+  }
+  removeDevice(devid: number | 'missing', options?: CallOptions) {
+    return removeDevice(this.#volume, devid, options)
+  }
+  replaceDevice(devid: number, target: string, options?: ReplaceOptions) {
+    return replaceDevice(this.#volume, devid, target, options)
+  }
+  replaceStatus(options?: CallOptions) {
+    return replaceStatus(this.#volume, options)
+  }
+  resetDeviceErrors(devid: number, options?: CallOptions) {
+    return resetDeviceErrors(this.#volume, devid, options)
   }
   resizeDevice(devid: number, sizeBytes: number, options?: CallOptions) {
     return resizeDevice(this.#volume, devid, sizeBytes, options)

@@ -3,6 +3,14 @@ export { BtrfsError, BtrmindError, ERRORS, type ErrorCode } from '../errors.js'
 export { formatBytes } from '../units.js'
 export { fileRef, rows } from './batch.js'
 export type { CallOptions } from './call.js'
+export {
+  type AddDeviceOptions,
+  devicesReady,
+  forgetDevice,
+  type ReplaceOptions,
+  type ReplaceStatus,
+  scanDevice,
+} from './devices.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
 export type { Operation } from './operation.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'

@@ -72,10 +72,10 @@ const balanceOptions = v.strictObject({
   metadata: v.optional(filters),
   system: v.optional(filters),
 })
-const devid = v.pipe(v.number(), v.safeInteger('a device id'), v.minValue(1, 'a device id of 1 or more'))
+export const devidArgument = v.pipe(v.number(), v.safeInteger('a device id'), v.minValue(1, 'a device id of 1 or more'))
 export const scrubOptions = v.strictObject({
   ...resumeOptions.entries,
-  devid: v.optional(devid),
+  devid: v.optional(devidArgument),
   readonly: v.optional(v.boolean(), false),
   start: v.optional(v.union([whole, v.record(v.string(), whole)], 'a position, or one for each device id')),
   end: v.optional(whole),

@@ -3,10 +3,9 @@ import { check } from '../errors.js'
 import { native } from '../native.js'
 import { MIB } from '../units.js'
 import type { CallOptions } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, devidArgument } from './options.js'
 import type { Volume } from './volume.js'
 
-const devidArgument = v.pipe(v.number(), v.safeInteger('a device id'), v.minValue(1, 'a device id of 1 or more'))
 const sizeArgument = v.pipe(
   v.number(),
   v.safeInteger('a whole number of bytes'),

@@ -10,6 +10,8 @@ import { basename, join } from 'node:path'
 export interface VolumeOptions {
   /** Size of each backing file in MiB. Default one of 512. */
   devicesMiB?: number[]
+  /** Further loop devices that are not part of the volume: the last of `loops` and `images`. */
+  sparesMiB?: number[]
   /** mkfs.btrfs -d and -m. */
   data?: string
   metadata?: string
@@ -84,7 +86,8 @@ export function makeVolume(options: VolumeOptions = {}): TestVolume {
     undos.push(() => rmSync(directory, { recursive: true, force: true }))
     const images: string[] = []
     const loops: string[] = []
-    for (const [index, mib] of (options.devicesMiB ?? [512]).entries()) {
+    const sizes = options.devicesMiB ?? [512]
+    for (const [index, mib] of [...sizes, ...(options.sparesMiB ?? [])].entries()) {
       const image = join(directory, `disk${index}.img`)
       const fd = openSync(image, 'w')
       ftruncateSync(fd, mib * 1024 * 1024)
@@ -97,10 +100,10 @@ export function makeVolume(options: VolumeOptions = {}): TestVolume {
     const mkfs = ['-q', '-f', ...(options.mkfs ?? [])]
     if (options.data !== undefined) mkfs.push('-d', options.data)
     if (options.metadata !== undefined) mkfs.push('-m', options.metadata)
-    run('mkfs.btrfs', ...mkfs, ...loops)
+    run('mkfs.btrfs', ...mkfs, ...loops.slice(0, sizes.length))
     const path = join(directory, 'mnt')
     mkdirSync(path)
-    run('btrfs', 'device', 'scan', ...loops)
+    run('btrfs', 'device', 'scan', ...loops.slice(0, sizes.length))
     run('mount', ...(options.mountOptions === undefined ? [] : ['-o', options.mountOptions]), loops[0]!, path)
     undos.push(() => unmount(path))
     return { path, loops, images, directory, [Symbol.dispose]: dispose }

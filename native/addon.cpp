@@ -11,6 +11,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineMlp(env, exports);
   btrmind::defineBalance(env, exports);
   btrmind::defineDevice(env, exports);
+  btrmind::defineSettings(env, exports);
   btrmind::defineQuota(env, exports);
   btrmind::defineScrub(env, exports);
   btrmind::defineCompress(env, exports);

@@ -259,6 +259,30 @@ export interface Native {
   /** 0 scan, 1 forget ('': all that are not mounted), 2 ready. */
   deviceControl(ticket: number, what: 0 | 1 | 2, path: string): Promise<boolean>
 
+  // native/ops/settings.cpp
+  setLabel(ticket: number, handle: NativeHandle, label: string): Promise<void>
+  /** Compat-ro, incompat of each: in use, supported, settable, clearable. */
+  features(ticket: number, handle: NativeHandle): Promise<bigint[]>
+  setFeatures(
+    ticket: number,
+    handle: NativeHandle,
+    compatRoMask: bigint,
+    compatRo: bigint,
+    incompatMask: bigint,
+    incompat: bigint,
+  ): Promise<void>
+  startSync(ticket: number, handle: NativeHandle): Promise<number>
+  waitSync(ticket: number, handle: NativeHandle, transaction: number): Promise<void>
+  trim(
+    ticket: number,
+    handle: NativeHandle,
+    start: number,
+    length: number | undefined,
+    minimumBytes: number,
+  ): Promise<number>
+  defaultSubvolume(ticket: number, handle: NativeHandle): Promise<number>
+  setDefaultSubvolume(ticket: number, handle: NativeHandle, id: number): Promise<void>
+
   // native/ops/quota.cpp; a group is its level and its id
   /** 1 on, 2 off, 4 on in simple mode. */
   quotaControl(ticket: number, handle: NativeHandle, command: number): Promise<void>

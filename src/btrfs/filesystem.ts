@@ -35,6 +35,17 @@ import {
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
 import { type ScrubOptions, scrub } from './scrub.js'
+import {
+  defaultSubvolume,
+  features,
+  setDefaultSubvolume,
+  setFeatures,
+  setLabel,
+  startSync,
+  type TrimOptions,
+  trim,
+  waitSync,
+} from './settings.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
@@ -209,6 +220,30 @@ export class KernelFilesystem implements Filesystem {
   }
   limitQgroup(id: string, limits: Parameters<typeof limitQgroup>[2]) {
     return limitQgroup(this.#volume, id, limits)
+  }
+  setLabel(label: string, options?: CallOptions) {
+    return setLabel(this.#volume, label, options)
+  }
+  features(options?: CallOptions) {
+    return features(this.#volume, options)
+  }
+  setFeatures(wanted: Parameters<typeof setFeatures>[1], options?: CallOptions) {
+    return setFeatures(this.#volume, wanted, options)
+  }
+  startSync(options?: CallOptions) {
+    return startSync(this.#volume, options)
+  }
+  waitSync(transaction?: number, options?: CallOptions) {
+    return waitSync(this.#volume, transaction, options)
+  }
+  trim(options?: TrimOptions) {
+    return trim(this.#volume, options)
+  }
+  defaultSubvolume(options?: CallOptions) {
+    return defaultSubvolume(this.#volume, options)
+  }
+  setDefaultSubvolume(id: number, options?: CallOptions) {
+    return setDefaultSubvolume(this.#volume, id, options)
   }
   close() {
     return this.#volume.close()

@@ -15,4 +15,5 @@ export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem
 export type { Operation } from './operation.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
+export type { Feature, Features, TrimOptions } from './settings.js'
 export type * from './types.js'

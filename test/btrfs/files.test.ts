@@ -159,6 +159,17 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
     expect(existsSync(join(outside, 'f'))).toBe(true)
   })
 
+  it.skipIf(!haveStrace)('an openat2 that fails once, for want of descriptors, is asked again', async () => {
+    const root = at('descriptors')
+    mkdirSync(root)
+    writeFileSync(join(root, 'f'), 'x')
+    const log = join(volume.directory, 'openat2')
+    const files = await refs(root)
+    const said = withFailing('openat2:error=EMFILE:when=1', log, volume.path, root, files)
+    expect(said.failed ?? said.codes).toEqual(['ok'])
+    expect(readFileSync(log, 'utf8')).toMatch(/openat2\(.* = \d+/)
+  })
+
   it('a root that was looked up is that directory still, behind no symlink, or nothing is done', async () => {
     const root = at('named', 'home', 'root')
     mkdirSync(root, { recursive: true })
@@ -319,23 +330,16 @@ describe.skipIf(cannotMount)('removeFiles()', () => {
   })
 })
 
-/** What helpers/beneath.ts says where the kernel has no openat2. */
-function withoutOpenat2(
-  volume: string,
-  root: Root,
-  files: FileRef[],
-): { codes: string[]; skipped: string[]; left: string[]; failed?: string } {
-  const strace = [
-    '-f',
-    '--seccomp-bpf',
-    '-qq',
-    '-o',
-    '/dev/null',
-    '-e',
-    'trace=openat2',
-    '-e',
-    'inject=openat2:error=ENOSYS',
-  ]
+/** What helpers/beneath.ts says. */
+type Said = { codes: string[]; skipped: string[]; left: string[]; failed?: string }
+
+/** Where the kernel has no openat2. */
+function withoutOpenat2(volume: string, root: Root, files: FileRef[]): Said {
+  return withFailing('openat2:error=ENOSYS', '/dev/null', volume, root, files)
+}
+
+function withFailing(inject: string, log: string, volume: string, root: Root, files: FileRef[]): Said {
+  const strace = ['-f', '--seccomp-bpf', '-qq', '-o', log, '-e', 'trace=openat2', '-e', `inject=${inject}`]
   const child = [process.execPath, '--import', 'tsx', join(import.meta.dirname, '../helpers/beneath.ts'), volume]
   const input = JSON.stringify({ root, files: files.map((file) => ({ ...file, path: name(file) })) })
   // LeakSanitizer cannot work under ptrace.

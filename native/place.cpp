@@ -135,6 +135,19 @@ const Mount& mountOf(const std::vector<Mount>& mounts, int fd) {
   throw Failure{ENOENT, nullptr, "find its mount in /proc/self/mountinfo"};
 }
 
+std::string mountPointOf(const std::string& path) {
+  try {
+    std::string longest;
+    for (const Mount& mount : *readMounts()) {
+      bool holds = path == mount.point || isBeneath(path, mount.point);
+      if (holds && mount.point.size() >= longest.size()) longest = mount.point;
+    }
+    return longest;
+  } catch (const Failure&) {
+    return path;
+  }
+}
+
 std::string descriptorPath(int fd) {
   char target[PATH_MAX];
   std::string link = "/proc/self/fd/" + std::to_string(fd);

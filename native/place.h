@@ -27,6 +27,10 @@ using MountsPtr = std::shared_ptr<const std::vector<Mount>>;
 MountsPtr readMounts();
 const Mount& mountOf(const std::vector<Mount>& mounts, int fd);
 
+// Of the mount that an absolute path lies on, by its text alone: no disk is asked, so a symlink is not seen through.
+// `path` itself where the mounts cannot be read. Any thread.
+std::string mountPointOf(const std::string& path);
+
 // The path by which this process reaches an open descriptor.
 std::string descriptorPath(int fd);
 // The same from the top of the volume (subvolume 5), without a leading slash. Needs no privilege.

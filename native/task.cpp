@@ -45,7 +45,6 @@ struct Job {
   Lane lane;
   uint32_t ticket;
   napi_deferred deferred;
-  std::string volume;  // whose share of the quick lane; all openings share one
   std::thread thread;  // long lane
 };
 
@@ -83,9 +82,9 @@ class QuickLane {
   // Takes what has not begun out again, so that a stuck volume never piles work up.
   void withdraw(const JobPtr& job) {
     std::lock_guard<std::mutex> lock(mutex_);
-    auto share = shares_.find(job->volume);
+    auto share = shares_.find(job->task->share);
     if (share == shares_.end() || removeFrom(share->second.waiting, job)) return;
-    if (removeFrom(ready_, job)) release(job->volume);
+    if (removeFrom(ready_, job)) release(job->task->share);
   }
 
  private:
@@ -97,7 +96,7 @@ class QuickLane {
   // True when a sleeping thread has to come for it.
   bool admit(JobPtr job) {
     std::lock_guard<std::mutex> lock(mutex_);
-    Share& share = shares_[job->volume];
+    Share& share = shares_[job->task->share];
     if (share.admitted == kMaxPerVolume) {  // one of those will make room for it
       share.waiting.push_back(std::move(job));
       return false;
@@ -114,7 +113,7 @@ class QuickLane {
         if (threads_ == 0) {  // else the ones there will come to it
           JobPtr refused = std::move(ready_.back());
           ready_.pop_back();
-          release(refused->volume);
+          release(refused->task->share);
           throw;
         }
       }
@@ -145,8 +144,8 @@ class QuickLane {
 
   // One admitted job of that volume is gone. The next one takes its place, and the thread that was its or is on its
   // way to it: so every ready job has a thread that will come, unless all kMaxThreads are busy.
-  void release(const std::string& volume) {
-    auto share = shares_.find(volume);
+  void release(const std::string& name) {
+    auto share = shares_.find(name);
     if (!share->second.waiting.empty()) {
       ready_.push_back(std::move(share->second.waiting.front()));
       share->second.waiting.pop_front();
@@ -176,7 +175,7 @@ class QuickLane {
       // the last owner, and close(2) may block.
       job->task->handle.reset();
       lock.lock();
-      release(job->volume);
+      release(job->task->share);
       lock.unlock();
       deliver(std::move(job));
       lock.lock();
@@ -286,7 +285,6 @@ Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
   EnvironmentPtr environment = environmentOf(env);
   auto job = std::make_shared<Job>();
   job->task = std::move(task);
-  if (job->task->handle != nullptr) job->volume = job->task->handle->volume;
   job->environment = environment;
   job->lane = lane;
   job->ticket = ticket;

@@ -2,7 +2,7 @@
 //
 // Quick lane: a process-wide pool of our own, not libuv's four threads. It grows to kMaxThreads and shrinks when idle;
 // one volume gets at most kMaxPerVolume of them, whatever the number of its descriptors, so that a stuck one cannot
-// starve the others.
+// starve the others; neither can openings of it.
 // Long lane: a thread for each operation that may take hours (balance, scrub).
 //
 // Life of a task: created on the JavaScript thread → run() on a lane thread → delivered through the environment's
@@ -17,11 +17,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "error.h"
 #include "handle.h"
 #include "js.h"
+#include "place.h"
 
 namespace btrmind {
 
@@ -36,6 +38,7 @@ class Task {
   Cancelled cancelled{false};
   std::atomic<bool> ended{false};  // a long one is out of the kernel
   HandlePtr handle;                // keeps the descriptor open while the task lives
+  std::string share;               // whose part of the quick lane it takes
 };
 using TaskPtr = std::shared_ptr<Task>;
 
@@ -84,7 +87,16 @@ class WorkTask final : public Task {
 template <class Work, class Convert>
 Napi::Value quick(const Args& args, HandlePtr handle, Work work, Convert convert) {
   auto task = std::make_shared<WorkTask<Work, Convert>>(std::move(work), std::move(convert), nullptr);
+  task->share = handle->volume;
   task->handle = std::move(handle);
+  return start(args.env(), std::move(task), Lane::quick, static_cast<uint32_t>(args.u64(0)));
+}
+
+// As quick, where there is no handle yet: the mount that `path` lies on stands for the volume.
+template <class Work, class Convert>
+Napi::Value quickAt(const Args& args, const std::string& path, Work work, Convert convert) {
+  auto task = std::make_shared<WorkTask<Work, Convert>>(std::move(work), std::move(convert), nullptr);
+  task->share = mountPointOf(path);
   return start(args.env(), std::move(task), Lane::quick, static_cast<uint32_t>(args.u64(0)));
 }
 

@@ -46,8 +46,9 @@ Opened openVolume(const std::string& path) {
 
 // open(ticket, path) → { handle, uuid }
 Napi::Value open(const Args& args) {
-  return quick(
-      args, nullptr, [path = args.path(1)](const Cancelled&) { return openVolume(path); },
+  std::string path = args.path(1);
+  return quickAt(
+      args, path, [path](const Cancelled&) { return openVolume(path); },
       [](Napi::Env env, Opened& opened) -> Napi::Value {
         Napi::Object out = Napi::Object::New(env);
         out.Set("handle", wrapHandle(env, opened.handle));

@@ -14,9 +14,10 @@ namespace {
 
 // lockFile(ticket, path) → handle that holds the lock until close(). EAGAIN: somebody else holds it.
 Napi::Value lockFile(const Args& args) {
-  return quick(
-      args, nullptr,
-      [path = args.path(1)](const Cancelled&) {
+  std::string path = args.path(1);
+  return quickAt(
+      args, path,
+      [path](const Cancelled&) {
         ScopedFd fd(checkedCall(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600),
                                 "open", "open the lock file", path));
         checkedCall(flock(fd.get(), LOCK_EX | LOCK_NB), "flock", "lock", path);

@@ -3,9 +3,12 @@
  * uninterruptibly, until the thaw. Reading goes on.
  */
 import events from 'node:events'
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { native } from '../../src/native.js'
+import { cannotStall, makeStallableVolume } from '../helpers/stall.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 import { startChild } from './start.js'
 
@@ -165,5 +168,27 @@ describe.skipIf(cannotMount)('a stuck volume', () => {
     expect(child.exitCode).toBe(null)
     thaw()
     expect(await ended).toMatchObject({ code: 0, signal: null, stderr: '' })
+  })
+})
+
+describe.skipIf(cannotStall)('a volume that hangs while it is opened', () => {
+  it('holds up only openings of itself, under whatever path', async () => {
+    using hung = makeStallableVolume()
+    using healthy = makeVolume({ devicesMiB: [128] })
+    // More metadata than the mount itself reads.
+    for (let index = 0; index < 2_000; index++)
+      writeFileSync(join(hung.path, `file${index}`), Buffer.alloc(2_000, index))
+    const paths = Array.from({ length: 40 }, (_, index) => join(hung.path, `directory${index}`))
+    for (const path of paths) mkdirSync(path)
+    hung.remount()
+    hung.stall()
+    const opening = Promise.all(paths.map((path) => openFilesystem(path)))
+    await until(() => stuckThreads() === 16)
+    await using opened = await openFilesystem(healthy.path, { timeoutMs: 10_000 })
+    native.close(await native.lockFile(0, join(healthy.path, 'lock')))
+    expect((await opened.info()).uuid).toBe(opened.uuid)
+    expect(stuckThreads()).toBe(16)
+    hung.resume()
+    for (const each of await opening) await each.close()
   })
 })

@@ -45,25 +45,30 @@ int changedSince(int fd, uint64_t generation, bool& changed) {
 }  // namespace
 
 int ChunkMap::read(int fd, uint64_t generation, std::vector<Chunks>& out) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::shared_ptr<const Reading> known;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    known = latest_;
+  }
   bool changed = true;
-  if (generation_ > 0) {
-    int returned = changedSince(fd, generation_, changed);
+  if (known != nullptr) {
+    int returned = changedSince(fd, known->generation, changed);
     if (returned < 0) return returned;
   }
   if (changed) {
-    chunks_.clear();
-    generation_ = 0;
+    // The transaction that runs is this one or a later one, and so is whatever it writes after the search.
+    Reading fresh{generation, {}};
     int returned = searchTree(fd, BTRFS_CHUNK_TREE_OBJECTID, {BTRFS_FIRST_CHUNK_TREE_OBJECTID, BTRFS_CHUNK_ITEM_KEY, 0},
                               {BTRFS_FIRST_CHUNK_TREE_OBJECTID, BTRFS_CHUNK_ITEM_KEY, kMax}, [&](const Item& item) {
-                                add(chunks_, item);
+                                add(fresh.chunks, item);
                                 return true;
                               });
     if (returned < 0) return returned;
-    // The transaction that runs is this one or a later one, and so is whatever it writes after the search.
-    generation_ = generation;
+    known = std::make_shared<const Reading>(std::move(fresh));
+    std::lock_guard<std::mutex> lock(mutex_);
+    latest_ = known;
   }
-  out = chunks_;
+  out = known->chunks;
   return 0;
 }
 

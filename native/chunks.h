@@ -1,6 +1,7 @@
 // Where the chunks of a volume lie: raw bytes of each kind on each device.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -21,9 +22,12 @@ class ChunkMap {
   int read(int fd, uint64_t generation, std::vector<Chunks>& out);
 
  private:
-  std::mutex mutex_;
-  uint64_t generation_ = 0;  // 0: nothing was read yet
-  std::vector<Chunks> chunks_;
+  struct Reading {
+    uint64_t generation;
+    std::vector<Chunks> chunks;
+  };
+  std::mutex mutex_;  // never held while the kernel is asked: it may not answer
+  std::shared_ptr<const Reading> latest_;
 };
 
 }  // namespace btrmind

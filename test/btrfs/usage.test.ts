@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -24,6 +24,11 @@ function write(path: string, bytes: number, options: { sync?: boolean } = {}) {
 }
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+async function usageOf(path: string): Promise<Usage> {
+  await using fs = await openFilesystem(path)
+  return fs.usage()
+}
 
 /** True, or false on a full volume, which is a state like any other. */
 function fits(work: () => unknown): boolean {
@@ -84,6 +89,30 @@ describe.skipIf(cannotMount)('usage() is what btrfs-progs prints', () => {
       devices.map(({ devid, path, unallocatedBytes }) => ({ devid, path, sizeBytes: unallocatedBytes })),
     )
   })
+
+  it.skipIf(run('sh', '-c', 'command -v strace || true') === '')(
+    'for two at once: one whose search of the chunk tree hangs holds up no other',
+    async () => {
+      using volume = makeVolume({ devicesMiB: [256, 256] })
+      const log = join(volume.directory, 'ioctls')
+      const slow = ['-f', '-qq', '-o', log, '-e', 'trace=ioctl', '-e', 'inject=ioctl:delay_enter=200ms']
+      const helper = fileURLToPath(new URL('../helpers/usage-twice.ts', import.meta.url))
+      const said = JSON.parse(run('strace', ...slow, process.execPath, '--import', 'tsx', helper, volume.path))
+      expect(said[0]).toBe((await usageOf(volume.path)).deviceAllocatedBytes)
+      expect(said[1]).toBe(said[0])
+      // One began while another was inside: "<pid> ioctl(3, BTRFS_IOC_TREE_SEARCH_V2, … <unfinished ...>".
+      const inside = new Set<string>()
+      let together = 0
+      for (const line of readFileSync(log, 'utf8').split('\n')) {
+        const thread = line.split(' ', 1)[0]!
+        if (line.includes('ioctl resumed')) inside.delete(thread)
+        if (!line.includes('BTRFS_IOC_TREE_SEARCH')) continue
+        together += inside.size
+        if (line.includes('<unfinished')) inside.add(thread)
+      }
+      expect(together).toBeGreaterThan(0)
+    },
+  )
 
   it('in the middle of a conversion: several profiles of one type', async () => {
     using volume = makeVolume({ data: 'single', metadata: 'raid1', devicesMiB: [256, 256, 300] })

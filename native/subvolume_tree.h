@@ -1,10 +1,10 @@
 // The root tree read in one pass: every subvolume and snapshot, with its path. Needs CAP_SYS_ADMIN. No JavaScript here.
 #pragma once
-#include <btrfsutil.h>
 
 #include <string>
 #include <vector>
 
+#include "btrfsutil_library.h"
 #include "task.h"
 
 namespace btrmind {

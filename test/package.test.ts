@@ -1,6 +1,7 @@
 /** The package as a stranger gets it: packed, unpacked beside its three kinds of users, and used. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -18,6 +19,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const prefix = dirname(dirname(process.execPath))
+const nodeDir = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : []
 const subpaths = ['btrmind-native', 'btrmind-native/btrfs', 'btrmind-native/agent']
 
 let project: string
@@ -39,6 +42,9 @@ beforeAll(() => {
     mkdirSync(dirname(join(modules, name)), { recursive: true })
     symlinkSync(join(root, 'node_modules', name), join(modules, name))
   }
+  // As a link it would find the checkout's node-gyp.
+  rmSync(join(modules, 'node-gyp-build'))
+  cpSync(join(root, 'node_modules/node-gyp-build'), join(modules, 'node-gyp-build'), { recursive: true })
   write('package.json', '{ "type": "module" }')
 }, 300_000)
 afterAll(() => rmSync(project, { recursive: true, force: true }))
@@ -58,10 +64,55 @@ describe('the packed package', () => {
     expect(readdirSync(join(installed, 'scripts'))).toEqual(['btrfsutil.mjs'])
   })
 
-  it('installs without running anything and without a compiler', () => {
+  /** What npm runs on `npm install`, where `node-gyp` is a script of ours that says so. */
+  function install(directory: string) {
+    const bin = join(project, 'bin')
+    mkdirSync(bin, { recursive: true })
+    writeFileSync(join(bin, 'node-gyp'), '#!/bin/sh\necho "node-gyp $*"\n', { mode: 0o755 })
+    const modules = join(project, 'node_modules')
+    for (const [name, file] of Object.entries({ 'node-gyp-build': 'bin.js', 'node-gyp-build-test': 'build-test.js' })) {
+      rmSync(join(bin, name), { force: true })
+      symlinkSync(join(modules, 'node-gyp-build', file), join(bin, name))
+    }
+    const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` }
+    const { scripts } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8'))
+    return spawnSync('sh', ['-c', scripts.install], { cwd: directory, env, encoding: 'utf8' })
+  }
+
+  it('installs without a compiler where its prebuilt addon loads', () => {
     const { scripts, gypfile } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
     expect(gypfile).toBe(false)
-    for (const name of ['preinstall', 'install', 'postinstall', 'prepare']) expect(scripts).not.toHaveProperty(name)
+    for (const name of ['preinstall', 'postinstall', 'prepare']) expect(scripts).not.toHaveProperty(name)
+    expect(install(installed)).toMatchObject({ status: 0, stdout: '', stderr: '' })
+  })
+
+  it('is built from its source where none does', () => {
+    const bare = join(project, 'node_modules/bare')
+    cpSync(installed, bare, { recursive: true })
+    rmSync(join(bare, 'prebuilds'), { recursive: true })
+    expect(install(bare)).toMatchObject({ status: 0, stdout: 'node-gyp rebuild\n' })
+    // Its description finds all that it names, node-addon-api too.
+    const gyp = join(root, 'node_modules/node-gyp/bin/node-gyp.js')
+    const { status, stderr } = spawnSync(process.execPath, [gyp, 'configure', ...nodeDir], {
+      cwd: bare,
+      encoding: 'utf8',
+    })
+    expect(status, stderr).toBe(0)
+    const sources = readFileSync(join(bare, 'native/sources.txt'), 'utf8').trim().split('\n')
+    const makefile = readFileSync(join(bare, 'build/btrmind_native.target.mk'), 'utf8')
+    for (const source of sources) expect(makefile).toContain(`native/${source.replace(/\.cpp$/, '.o')}`)
+    const headers = /-I(\S*node-addon-api)\b/.exec(makefile)?.[1]
+    expect(existsSync(join(bare, 'build', headers!, 'napi.h')) || existsSync(join(headers!, 'napi.h'))).toBe(true)
+    rmSync(bare, { recursive: true })
+  })
+
+  it('says which package is missing without libbtrfsutil’s header', () => {
+    const { status, stderr } = spawnSync('g++', ['-nostdinc', '-I.', '-E', 'native/btrfsutil_library.h'], {
+      cwd: installed,
+      encoding: 'utf8',
+    })
+    expect(status).toBe(1)
+    expect(stderr).toContain('libbtrfsutil is missing: install libbtrfsutil-dev (Debian, Ubuntu)')
   })
 
   it('has the sources of the addon as binding.gyp lists them', () => {

@@ -1,9 +1,9 @@
 // libbtrfsutil's errors: the step that failed, and errno.
 #pragma once
-#include <btrfsutil.h>
 
 #include <string>
 
+#include "../btrfsutil_library.h"
 #include "../error.h"
 
 namespace btrmind {

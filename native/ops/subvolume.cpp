@@ -1,5 +1,4 @@
 // Create, snapshot, delete: libbtrfsutil's 1.1 names, which every release exports.
-#include <btrfsutil.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 

@@ -1,5 +1,4 @@
 // Which subvolumes there are, and what is known of one.
-#include <btrfsutil.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 

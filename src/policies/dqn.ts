@@ -111,12 +111,9 @@ export class DqnPolicy implements Policy {
     const may = used >= shieldMayPercent && proposed.action === 'none'
     if (!shield || rule.action === proposed.action || !(must || may)) return proposed
     const why = `shield from ${must ? shieldMustPercent : shieldMayPercent} %`
-    return {
-      ...rule,
-      q: proposed.q,
-      shielded: true,
-      reason: `${why} (the network proposed ${proposed.action}); ${rule.reason}`,
-    }
+    const { q, fallback } = proposed
+    const reason = `${why} (the network proposed ${proposed.action}); ${rule.reason}`
+    return { ...rule, q, fallback, shielded: true, reason }
   }
 
   /** One transition to the replay, one training step. A failure is shown by the next decision, and changes no weight. */

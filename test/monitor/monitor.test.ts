@@ -1,4 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Measurement, Statfs } from '../../src/btrfs/types.js'
 import { BtrmindError } from '../../src/errors.js'
@@ -322,6 +324,20 @@ describe('Monitor.watch()', () => {
       if (times.length === 5) stop.abort()
     }
     expect(times).toEqual([0, 1_000, 4_000, 5_000, 6_000])
+  })
+
+  it('ends when a timeout signal fires that nobody else keeps', async () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const collecting = setInterval(collect, 5)
+    try {
+      await using monitor = new Monitor({ filesystem: new FakeVolume(), intervalMs: 3_600_000 })
+      let samples = 0
+      for await (const _ of monitor.watch({ signal: AbortSignal.timeout(300) })) samples++
+      expect(samples).toBe(1)
+    } finally {
+      clearInterval(collecting)
+    }
   })
 
   it('ends on close()', async () => {

@@ -36,27 +36,34 @@ export class BalanceActor implements Actor {
     return []
   }
 
+  /**
+   * Logical bytes that may come free: what stays is half full or more, and at least one block group. Undefined: nobody
+   * knows.
+   */
+  gainBytes(deviceSizeBytes: number): number | undefined {
+    if (this.#metadata === undefined) return undefined
+    const { allocatedBytes, usedBytes } = this.#metadata
+    return Math.max(0, allocatedBytes - Math.max(2 * usedBytes, metadataBlockGroupBytes(deviceSizeBytes)))
+  }
+
   plan({ facts, sample }: PlanRequest): Draft {
     const limit = Math.min(balanceLimit(facts), MOST_BLOCK_GROUPS)
-    return {
-      items: limit,
-      ...this.#predict(limit * metadataBlockGroupBytes(sample.sizeBytes)),
-      touches: [],
-      perform: (run) => this.#balance(limit, run),
-    }
+    const filter = `metadata block groups less than ${USAGE_PERCENT} % full`
+    const gainBytes = this.gainBytes(sample.sizeBytes)
+    const mostBytes = limit * metadataBlockGroupBytes(sample.sizeBytes)
+    const predictedBytes =
+      gainBytes === undefined || this.#metadata === undefined
+        ? undefined
+        : Math.round(Math.min(mostBytes, gainBytes) * this.#metadata.ratio)
+    const expected =
+      predictedBytes === undefined
+        ? 'how many is unknown'
+        : `expected to give back about ${formatBytes(predictedBytes)}`
+    const perform = (run: Run) => this.#balance(limit, run)
+    return { items: limit, predictedBytes, explanation: `${filter}; ${expected}`, touches: [], perform }
   }
 
   async close(): Promise<void> {}
-
-  /** What stays is half full or more: what is allocated past twice what is used comes free, within the limit. */
-  #predict(mostBytes: number) {
-    const filter = `metadata block groups less than ${USAGE_PERCENT} % full`
-    if (this.#metadata === undefined)
-      return { predictedBytes: undefined, explanation: `${filter}; how many is unknown` }
-    const { allocatedBytes, usedBytes, ratio } = this.#metadata
-    const predictedBytes = Math.round(Math.min(mostBytes, Math.max(0, allocatedBytes - 2 * usedBytes)) * ratio)
-    return { predictedBytes, explanation: `${filter}; expected to give back about ${formatBytes(predictedBytes)}` }
-  }
 
   async #balance(limit: number, run: Run): Promise<void> {
     await run.intend([])

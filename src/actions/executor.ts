@@ -189,6 +189,7 @@ export class Executor implements AsyncDisposable {
         snapshots: snapshots.facts({ sample, emergency }),
       },
       metadataRatio: this.#balance.metadataRatio,
+      metadataGainBytes: this.#balance.gainBytes(sample.sizeBytes),
       blind: this.#looks.blind,
       lastActed: this.#lastActed,
       underWay: this.#underWay(),

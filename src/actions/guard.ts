@@ -45,6 +45,8 @@ export interface GuardFacts {
   readonly blind: Readonly<Partial<Record<ActionName, string>>>
   /** Raw bytes that a logical byte of metadata takes; undefined when usage() could not say. */
   readonly metadataRatio: number | undefined
+  /** Logical bytes of metadata block groups that may come free; undefined: unknown. */
+  readonly metadataGainBytes: number | undefined
   readonly lastActed: Readonly<Partial<Record<ActionName, LastActed>>>
   /** What the kernel has not let go of, in one sentence: an action, or a look for candidates. */
   readonly underWay: string | undefined
@@ -66,6 +68,7 @@ export type RefusalCode =
   | 'exclusive-operation'
   | 'metadata-slack'
   | 'unallocated'
+  | 'nothing-to-merge'
 
 export interface Refusal {
   readonly allowed: false
@@ -214,6 +217,13 @@ export const RULES: readonly Rule[] = [
         ? `${formatBytes(have)} are unallocated; a metadata chunk to move into takes ${formatBytes(need)}`
         : undefined
     },
+  },
+  {
+    code: 'nothing-to-merge',
+    actions: ['balance'],
+    when: 'there are not two metadata block groups that would fit into one',
+    refuses: ({ metadataGainBytes }) =>
+      metadataGainBytes === 0 ? 'no two metadata block groups would fit into one' : undefined,
   },
 ]
 

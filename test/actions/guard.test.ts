@@ -39,6 +39,7 @@ const facts: GuardFacts = {
   candidates: { temp: found, compress: found, snapshots: found },
   blind: {},
   metadataRatio: 2,
+  metadataGainBytes: GIB,
   lastActed: {},
   underWay: undefined,
   options: v.parse(actionOptions, {}),
@@ -132,6 +133,12 @@ const CASES: { code: RefusalCode; facts: GuardFacts; stops: ActionName[]; says: 
     facts: withSample({ unallocatedBytes: 2 * GIB - 1 }),
     stops: ['balance'],
     says: '2.00 GiB are unallocated; a metadata chunk to move into takes 2.00 GiB',
+  },
+  {
+    code: 'nothing-to-merge',
+    facts: { ...facts, metadataGainBytes: 0 },
+    stops: ['balance'],
+    says: 'no two metadata block groups would fit into one',
   },
 ]
 

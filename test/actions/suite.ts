@@ -347,6 +347,20 @@ export function actionSuite(
         expect(await refusal(executor, 'balance')).toMatchObject({ code: 'metadata-slack' })
       })
 
+      it('is refused below two block groups that would fit into one', async () => {
+        const executor = await open({ metadataReserveBlockGroups: 1 })
+        const { blockGroups } = await bench.fs.usage()
+        const metadata = blockGroups.find(({ type }) => type === 'metadata')!
+        const sample = await sampleOf(bench)
+        // Not half full, and alone.
+        expect(2 * metadata.usedBytes).toBeLessThan(metadata.sizeBytes)
+        const roomy = { ...sample, metadataSlackBytes: 10 * metadataBlockGroupBytes(sample.sizeBytes) }
+        expect(executor.plan('balance', roomy)).toMatchObject({
+          code: 'nothing-to-merge',
+          reason: 'no two metadata block groups would fit into one',
+        })
+      })
+
       it('gives block groups back, and leaves the reserve', async () => {
         await bench.dispose()
         bench = await make({ sizeMiB: 128, metadata: 'single' })

@@ -8,6 +8,7 @@ import {
   notRead,
   type Reading,
   type SpaceDevice,
+  seedBytes,
   sum,
   unpack,
   utilisationPercent,
@@ -47,19 +48,21 @@ export function measurementOf(reading: Reading, exclusiveOperation: string | und
     throw new BtrfsError('measure', failure, { path })
   }
   const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)
+  const allocatedBytes = sum(devices, (device) => device.allocatedBytes)
   const liveBytes = liveDataBytes(reading, space)
   return {
     deviceSizeBytes,
-    unallocatedBytes: deviceSizeBytes - sum(devices, (device) => device.allocatedBytes),
+    unallocatedBytes: deviceSizeBytes - allocatedBytes,
     dataUsedBytes: space.data.used,
     liveDataUsedBytes: liveBytes,
     dataAllocatedBytes: space.data.total,
     metadataUsedBytes: space.metadata.used,
     metadataAllocatedBytes: space.metadata.total,
     globalReserveBytes: reading.reserveBytes,
-    usedPercent: utilisationPercent(space, deviceSizeBytes),
-    liveUsedPercent: liveBytes === undefined ? undefined : utilisationPercent(space, deviceSizeBytes, liveBytes),
-    metadataOverheadRatio: (space.metadata.rawTotal + space.system.rawTotal) / deviceSizeBytes,
+    usedPercent: utilisationPercent(reading, space),
+    liveUsedPercent: liveBytes === undefined ? undefined : utilisationPercent(reading, space, liveBytes),
+    seedBytes: seedBytes(reading, space),
+    metadataOverheadRatio: Math.min(space.metadata.rawTotal + space.system.rawTotal, allocatedBytes) / deviceSizeBytes,
     freeBytes: reading.statfsFreeBytes,
     fragmentationRatio: fragmentationRatio(reading),
     deviceErrors: totalErrors(devices),

@@ -255,17 +255,32 @@ export function liveDataBytes(
 }
 
 /**
+ * Raw bytes of block groups that lie on no device of the volume but on its seed: read-only, and another volume's. The
+ * kernel counts them in with the others. 0 without a seed.
+ */
+export function seedBytes({ devices }: Pick<Reading, 'devices'>, { data, metadata, system }: Allocation): number {
+  const own = sum(devices, (device) => device.allocatedBytes)
+  return Math.max(0, data.rawTotal + metadata.rawTotal + system.rawTotal - own)
+}
+
+/**
  * How full the volume is, 0–100: the raw bytes of data in use and of metadata and system block groups, over the size
  * of the devices. Metadata counts as allocated, since what it leaves over is no use to files. `liveBytes` (logical)
  * replaces the settled figure of data; what it has more is taken at the ratio of the data block groups there are.
+ *
+ * On a sprout only what lies on its own devices counts: what is allocated there, without what statfs has free beyond the
+ * unallocated space, for it leaves out the seed's.
  */
-export function utilisationPercent(
-  { data, metadata, system, dataRatio }: Pick<Allocation, 'data' | 'metadata' | 'system' | 'dataRatio'>,
-  deviceSizeBytes: number,
-  liveBytes: number = data.used,
-): number {
-  const rawData = data.rawUsed + (liveBytes - data.used) * (dataRatio ?? 1)
-  return (100 * (rawData + metadata.rawTotal + system.rawTotal)) / deviceSizeBytes
+export function utilisationPercent(reading: Reading, space: Allocation, liveBytes = space.data.used): number {
+  const { data, metadata, system, dataRatio = 1 } = space
+  const sizeBytes = sum(reading.devices, (device) => device.sizeBytes)
+  const unsettled = (liveBytes - data.used) * dataRatio
+  if (seedBytes(reading, space) === 0) {
+    return (100 * (data.rawUsed + unsettled + metadata.rawTotal + system.rawTotal)) / sizeBytes
+  }
+  const own = sum(reading.devices, (device) => device.allocatedBytes)
+  const freeInBlockGroups = Math.max(0, reading.statfsFreeBytes * dataRatio - (sizeBytes - own))
+  return (100 * (Math.max(0, own - freeInBlockGroups) + unsettled)) / sizeBytes
 }
 
 /** "EPERM: needs root (CAP_SYS_ADMIN)" for each of `fields`, when `part` could not be read. */

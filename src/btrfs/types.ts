@@ -119,11 +119,19 @@ export interface Measurement {
   readonly metadataUsedBytes: number
   readonly metadataAllocatedBytes: number
   readonly globalReserveBytes: number
-  /** (raw data used + raw metadata and system allocated) / device size, 0–100. */
+  /**
+   * Raw bytes of block groups on a seed device, which the figures above count in, as the kernel does; they can be
+   * neither written nor freed. 0 without a seed.
+   */
+  readonly seedBytes: number
+  /** (raw data used + raw metadata and system allocated) / device size, 0–100. A seed's are left out. */
   readonly usedPercent: number
   /** The same with `liveDataUsedBytes`; undefined with it. */
   readonly liveUsedPercent: number | undefined
-  /** Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. */
+  /**
+   * Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. With a seed an
+   * upper bound.
+   */
   readonly metadataOverheadRatio: number
   /** statfs bavail × block size: what an unprivileged writer may still use. */
   readonly freeBytes: number

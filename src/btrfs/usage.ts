@@ -73,7 +73,7 @@ export function usageOf(reading: Reading): Usage {
     live:
       liveBytes === undefined || !space.known
         ? undefined
-        : { dataUsedBytes: liveBytes, usedPercent: utilisationPercent(space, deviceSizeBytes, liveBytes) },
+        : { dataUsedBytes: liveBytes, usedPercent: utilisationPercent(reading, space, liveBytes) },
     unavailable: unavailable(reading, space),
   }
 }

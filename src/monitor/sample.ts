@@ -26,7 +26,7 @@ export interface Sample {
   readonly metadataOverheadRatio?: number | undefined
   /**
    * Logical: metadata allocated − used − global reserve (M). What is left before a metadata chunk must be allocated;
-   * negative when the reserve is no longer covered. Undefined where block groups are mixed.
+   * negative when the reserve is no longer covered. Undefined where block groups are mixed, and on a seed's sprout.
    */
   readonly metadataSlackBytes?: number | undefined
   /** 0–1, see docs/fragmentation.md (M). */
@@ -59,10 +59,13 @@ export function utilisationPercent(sample: Pick<Sample, 'usedPercent' | 'liveUse
 }
 
 export function readingOf(measured: Measurement, timeMs: number, durationMs: number): Reading {
-  const { metadataAllocatedBytes } = measured
+  const { metadataAllocatedBytes, seedBytes } = measured
+  const seeded = seedBytes > 0
   const unavailable = measured.unavailable.filter(({ field }) => field !== 'liveDataUsedBytes') // Not in a sample.
   if (metadataAllocatedBytes === 0) {
     unavailable.push({ field: 'metadataSlackBytes', reason: 'mixed block groups: metadata has none of its own' })
+  } else if (seeded) {
+    unavailable.push({ field: 'metadataSlackBytes', reason: 'a seed: how much of the metadata is its own is not told' })
   }
   return {
     timeMs,
@@ -74,7 +77,7 @@ export function readingOf(measured: Measurement, timeMs: number, durationMs: num
     unallocatedBytes: measured.unallocatedBytes,
     metadataOverheadRatio: measured.metadataOverheadRatio,
     metadataSlackBytes:
-      metadataAllocatedBytes === 0
+      metadataAllocatedBytes === 0 || seeded
         ? undefined
         : metadataAllocatedBytes - measured.metadataUsedBytes - measured.globalReserveBytes,
     fragmentationRatio: measured.fragmentationRatio,

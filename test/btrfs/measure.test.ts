@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Device, Measurement, Statfs, Usage } from '../../src/btrfs/types.js'
+import { readingOf } from '../../src/monitor/sample.js'
 import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type VolumeOptions } from '../helpers/volume.js'
 
@@ -39,6 +40,45 @@ async function unflushed<T>(fs: KernelFilesystem, path: string, mib: number, rea
 describe.skipIf(cannotMount)('measure()', () => {
   // The kernel commits every 30 s unless told otherwise.
   const mountOptions = 'commit=600'
+
+  it('on a sprout counts its own devices, not the seed’s', async () => {
+    using volume = makeVolume({ devicesMiB: [512, 256], data: 'single', metadata: 'raid1' })
+    const [seed, sprout] = volume.loops as [string, string]
+    run('umount', volume.path)
+    run('mkfs.btrfs', '-q', '-f', seed)
+    run('mount', seed, volume.path)
+    write(join(volume.path, 'old'), 300)
+    run('umount', volume.path)
+    run('btrfstune', '-S', '1', seed)
+    run('mount', seed, volume.path)
+    run('btrfs', 'device', 'add', '-f', sprout, volume.path)
+    run('mount', '-o', 'remount,rw', volume.path)
+    await using fs = await openFilesystem(volume.path)
+    write(join(volume.path, 'new'), 30)
+    await fs.sync()
+    const measured = await fs.measure()
+    const usage = await fs.usage()
+    const own = (type: string) =>
+      usage.blockGroups
+        .filter((row) => row.type === type)
+        .flatMap(({ devices }) => devices!.map(({ sizeBytes }) => sizeBytes))
+        .reduce((sum, bytes) => sum + bytes, 0)
+    expect(usage.deviceUnallocatedBytes).toBeLessThan(0) // So says btrfs-progs.
+    const expected = (100 * (30 * MIB + own('metadata') + own('system'))) / (256 * MIB)
+    expect(Math.abs(measured.usedPercent - expected)).toBeLessThan(1)
+    expect(measured.liveUsedPercent).toBeCloseTo(measured.usedPercent, 3)
+    expect(usage.live!.usedPercent).toBe(measured.liveUsedPercent)
+    expect(measured.metadataOverheadRatio).toBeLessThanOrEqual(1)
+    const held = usage.deviceAllocatedBytes - own('data') - own('metadata') - own('system')
+    expect(measured.seedBytes).toBe(held)
+    const sample = readingOf(measured, 0, 0)
+    expect(sample.metadataSlackBytes).toBeUndefined()
+    expect(sample.unavailable.map(({ field }) => field)).toContain('metadataSlackBytes')
+    rmSync(join(volume.path, 'new'))
+    await fs.sync()
+    const emptied = await fs.measure()
+    expect(measured.usedPercent - emptied.usedPercent).toBeCloseTo((100 * 30) / 256, 0)
+  })
 
   it('live figures see 200 MiB that are not flushed, the settled ones do not', async () => {
     using volume = makeVolume({ devicesMiB: [1024], data: 'single', metadata: 'dup', mountOptions })

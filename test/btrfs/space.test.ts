@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { measurementOf } from '../../src/btrfs/measure.js'
-import { allocation, liveDataBytes, type Reading, utilisationPercent } from '../../src/btrfs/space.js'
+import { allocation, liveDataBytes, type Reading, seedBytes, utilisationPercent } from '../../src/btrfs/space.js'
 import { usageOf } from '../../src/btrfs/usage.js'
 import { GIB, MIB } from '../../src/units.js'
 
@@ -29,9 +29,9 @@ const reading: Reading = {
 describe('utilisation', () => {
   it('is raw data used and raw metadata and system allocated, over the size; live adds what is not flushed', () => {
     const space = allocation(reading)
-    expect(utilisationPercent(space, 10 * GIB)).toBe(40)
+    expect(utilisationPercent(reading, space)).toBe(40)
     expect(liveDataBytes(reading, space)).toBe(3 * GIB)
-    expect(utilisationPercent(space, 10 * GIB, 3 * GIB)).toBe(50)
+    expect(utilisationPercent(reading, space, 3 * GIB)).toBe(50)
     expect(measurementOf(reading, 'none', '/x')).toMatchObject({
       usedPercent: 40,
       liveUsedPercent: 50,
@@ -44,13 +44,26 @@ describe('utilisation', () => {
   it('counts what is not flushed at the ratio of the data block groups there are', () => {
     const spaces = [{ type: 'data', profile: 'raid1c3', totalBytes: GIB, usedBytes: 0.5 * GIB } as const]
     const space = allocation({ ...reading, spaces })
-    expect(utilisationPercent(space, 10 * GIB, 0.75 * GIB)).toBe(22.5)
+    expect(utilisationPercent(reading, space, 0.75 * GIB)).toBe(22.5)
   })
 
   it('of an emptied volume with no data block group is that of its metadata', () => {
     const space = allocation({ ...reading, spaces: reading.spaces.slice(1) })
     expect(space.dataRatio).toBeUndefined()
-    expect(utilisationPercent(space, 10 * GIB)).toBe(20)
+    expect(utilisationPercent(reading, space)).toBe(20)
+  })
+
+  it('of a sprout leaves the seed’s block groups out', () => {
+    // Of the 4 GiB of data 3 are the seed's; its own is half full, and 4 GiB are unallocated.
+    const devices = [{ ...reading.devices[0]!, sizeBytes: 7 * GIB, allocatedBytes: 3 * GIB }]
+    const sprout = { ...reading, devices, statfsFreeBytes: 4.5 * GIB }
+    const space = allocation(sprout)
+    expect(seedBytes(sprout, space)).toBe(3 * GIB)
+    expect(utilisationPercent(sprout, space)).toBeCloseTo((100 * 2.5) / 7, 9)
+    expect(utilisationPercent(sprout, space, 2.5 * GIB)).toBeCloseTo((100 * 3) / 7, 9)
+    // A volume that can take nothing more has no bytes free for statfs.
+    expect(utilisationPercent({ ...sprout, statfsFreeBytes: 0 }, space)).toBeCloseTo((100 * 3) / 7, 9)
+    expect(seedBytes(reading, allocation(reading))).toBe(0)
   })
 
   it('in mixed block groups leaves the global reserve out of the promises', () => {

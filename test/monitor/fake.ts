@@ -14,6 +14,7 @@ export const MEASURED: Measurement = {
   metadataUsedBytes: 40_000_000,
   metadataAllocatedBytes: 100_000_000,
   globalReserveBytes: 5_000_000,
+  seedBytes: 0,
   metadataOverheadRatio: 0.2,
   usedPercent: 60,
   liveUsedPercent: 65,

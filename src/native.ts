@@ -339,13 +339,15 @@ export interface Native {
     id: number | undefined,
     parent: Float64Array | undefined,
   ): Promise<number>
-  /** Unlinked, and the cleaner is not done with it. */
-  subvolumeBeingDeleted(ticket: number, handle: NativeHandle, id: number): Promise<boolean>
+  /** Unlinked, and the cleaner is not done with them. */
+  deletedSubvolumes(ticket: number, handle: NativeHandle): Promise<Float64Array>
+  setReadonly(ticket: number, handle: NativeHandle, path: string, readonly: boolean): Promise<void>
 
   // native/ops/subvolume_list.cpp
   /** `below` '': the whole volume. */
   subvolumes(ticket: number, handle: NativeHandle, below: string): Promise<NativeSubvolumes>
   subvolume(ticket: number, handle: NativeHandle, path: string): Promise<NativeSubvolumes>
+  subvolumeById(ticket: number, handle: NativeHandle, id: number): Promise<NativeSubvolumes>
 
   // native/ops/space.cpp
   space(ticket: number, handle: NativeHandle, parts: number): Promise<NativeSpace>

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "../beneath.h"
 #include "../btrfs_compat.h"
@@ -141,14 +142,15 @@ std::string whyNotPermitted(int parent, const std::string& name) {
   return "an active swap file or a running send holds it";
 }
 
-bool isBeingDeleted(int fd, uint64_t id) {
+// Unlinked, and the cleaner is not done with them. Needs CAP_SYS_ADMIN.
+std::vector<double> beingDeleted(int fd) {
   uint64_t* ids = nullptr;
   size_t count = 0;
   checkedUtil(btrfs_util_deleted_subvolumes_fd(fd, &ids, &count), nullptr);
   std::unique_ptr<uint64_t, decltype(&free)> owned(ids, free);
-  for (size_t at = 0; at < count; at++)
-    if (ids[at] == id) return true;
-  return false;
+  std::vector<double> out;
+  for (size_t at = 0; at < count; at++) out.push_back(exact(ids[at], "subvolume id"));
+  return out;
 }
 
 // What the caller knows of the subvolume and of the directory that holds it; nothing else is deleted.
@@ -202,7 +204,7 @@ uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool 
   requireUnmounted(split, parent.get(), path);
   requireOnVolume(handle, parent.get(), path);
   if (!S_ISDIR(stat.st_mode) || stat.st_ino != kSubvolumeInode) throw refusal(EINVAL, path, "it is not a subvolume");
-  if (flush) isBeingDeleted(parent.get(), 0);  // without the privilege to watch it go, do not begin
+  if (flush) beingDeleted(parent.get());  // without the privilege to watch it go, do not begin
   uint64_t id = flush || expected.id ? idOf(parent.get(), split.name) : 0;
   if (expected.id) requireId(*expected.id, id, path);
   if (!expected.id || !destroyById(parent.get(), id, path)) destroyByName(parent.get(), split.name, path);
@@ -224,13 +226,33 @@ Napi::Value remove(const Args& args) {
       [](Napi::Env env, uint64_t& id) -> Napi::Value { return number(env, id, "subvolume id"); });
 }
 
-// subvolumeBeingDeleted(ticket, handle, id): unlinked, and the cleaner is not done.
-Napi::Value beingDeleted(const Args& args) {
+// deletedSubvolumes(ticket, handle) → ids
+Napi::Value deletedSubvolumes(const Args& args) {
   HandlePtr handle = args.handle(1);
-  uint64_t id = args.u64(2);
   return quick(
-      args, handle, [handle, id](const Cancelled&) { return isBeingDeleted(handle->fd(), id); },
-      [](Napi::Env env, bool& there) -> Napi::Value { return Napi::Boolean::New(env, there); });
+      args, handle, [handle](const Cancelled&) { return beingDeleted(handle->fd()); },
+      [](Napi::Env env, std::vector<double>& ids) -> Napi::Value {
+        return copied<Napi::Float64Array>(env, ids.data(), ids.size());
+      });
+}
+
+// setReadonly(ticket, handle, path, readonly)
+Napi::Value setReadonly(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string path = args.path(2);
+  bool readonly = args.boolean(3);
+  return quick(
+      args, handle,
+      [=](const Cancelled&) {
+        ScopedFd fd = openOnVolume(handle, path, O_DIRECTORY, "open the subvolume");
+        struct stat stat;
+        checkedCall(fstat(fd.get(), &stat), "fstat", "look at it", path);
+        if (stat.st_ino != kSubvolumeInode)
+          throw refusal(EINVAL, path, "it is not a subvolume but a directory inside one");
+        checkedUtil(btrfs_util_set_subvolume_read_only_fd(fd.get(), readonly), "BTRFS_IOC_SUBVOL_SETFLAGS", path);
+        return Nothing{};
+      },
+      toUndefined);
 }
 
 }  // namespace
@@ -239,7 +261,8 @@ void defineSubvolume(Napi::Env env, Napi::Object exports) {
   define<create>(env, exports, "createSubvolume");
   define<snapshot>(env, exports, "snapshot");
   define<remove>(env, exports, "deleteSubvolume");
-  define<beingDeleted>(env, exports, "subvolumeBeingDeleted");
+  define<deletedSubvolumes>(env, exports, "deletedSubvolumes");
+  define<setReadonly>(env, exports, "setReadonly");
 }
 
 }  // namespace btrmind

@@ -224,11 +224,31 @@ Napi::Value one(const Args& args) {
       [](Napi::Env env, Rows& rows) { return toJs(env, rows); });
 }
 
+// subvolumeById(ticket, handle, id): one row
+Napi::Value byId(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t id = args.u64(2);
+  return quick(
+      args, handle,
+      [handle, id](const Cancelled&) {
+        SubvolumeInfo info = {};
+        checkedUtil(btrfs_util_subvolume_info_fd(handle->fd(), id, &info), nullptr);
+        char* path = nullptr;
+        if (id != BTRFS_FS_TREE_OBJECTID) checkedUtil(btrfs_util_subvolume_path_fd(handle->fd(), id, &path), nullptr);
+        std::unique_ptr<char, decltype(&free)> owned(path, free);
+        Rows rows;
+        rows.add(info, path == nullptr ? "" : path);
+        return rows;
+      },
+      [](Napi::Env env, Rows& rows) { return toJs(env, rows); });
+}
+
 }  // namespace
 
 void defineSubvolumeList(Napi::Env env, Napi::Object exports) {
   define<listAll>(env, exports, "subvolumes");
   define<one>(env, exports, "subvolume");
+  define<byId>(env, exports, "subvolumeById");
 }
 
 }  // namespace btrmind

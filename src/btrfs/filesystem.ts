@@ -48,6 +48,13 @@ import {
 } from './settings.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
+import {
+  type DeleteManyOptions,
+  deleteSubvolumes,
+  type SetReadonlyOptions,
+  setReadonly,
+  snapshotTree,
+} from './subvolume-trees.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
 import type {
   BalanceOptions,
@@ -140,7 +147,7 @@ export class KernelFilesystem implements Filesystem {
   subvolumes(options?: SubvolumeListOptions) {
     return subvolumes(this.#volume, options)
   }
-  subvolume(path?: string, options?: CallOptions) {
+  subvolume(path?: string | number, options?: CallOptions) {
     return subvolume(this.#volume, path, options)
   }
   createSubvolume(path: string, options?: CallOptions) {
@@ -151,6 +158,15 @@ export class KernelFilesystem implements Filesystem {
   }
   deleteSubvolume(path: string, options?: DeleteOptions) {
     return deleteSubvolume(this.#volume, path, options)
+  }
+  setReadonly(path: string, readonly: boolean, options?: SetReadonlyOptions) {
+    return setReadonly(this.#volume, path, readonly, options)
+  }
+  snapshotTree(source: string, destination: string, options?: SnapshotOptions) {
+    return snapshotTree(this.#volume, source, destination, options)
+  }
+  deleteSubvolumes(paths: readonly string[], options?: DeleteManyOptions) {
+    return deleteSubvolumes(this.#volume, paths, options)
   }
   fileExtents(root: Root, file: FileRef, options?: CallOptions) {
     return fileExtents(this.#volume, root, file, options)

@@ -21,6 +21,7 @@ const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.M
 export const directoryArgument = v.object({ path: rootPath, inode: whole, subvolumeId: whole })
 export const rootArgument = v.union([rootPath, directoryArgument], 'an absolute path, or what directory() gave')
 
+export const subvolumeId = v.pipe(v.number(), v.safeInteger('a subvolume id'), v.minValue(5, 'a subvolume id'))
 export const listOptions = v.strictObject({ ...callOptions.entries, below: v.optional(pathArgument) })
 export const snapshotOptions = v.strictObject({ ...callOptions.entries, readonly: v.optional(v.boolean(), false) })
 export const deleteOptions = v.strictObject({

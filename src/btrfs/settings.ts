@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, subvolumeId } from './options.js'
 import type { Volume } from './volume.js'
 
 const labelArgument = v.pipe(
@@ -11,7 +11,6 @@ const labelArgument = v.pipe(
   v.check((label) => Buffer.byteLength(label) <= 255, 'a label of at most 255 bytes'),
 )
 const transaction = v.pipe(v.number(), v.safeInteger('a generation'), v.minValue(0))
-const subvolumeId = v.pipe(v.number(), v.safeInteger('a subvolume id'), v.minValue(5, 'a subvolume id'))
 const whole = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
 
 /**

@@ -2,14 +2,14 @@
 import { check } from '../errors.js'
 import { type NativeSubvolumes, native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions, listOptions, pathArgument } from './options.js'
+import { callOptions, listOptions, pathArgument, subvolumeId } from './options.js'
 import { Rows } from './rows.js'
 import type { Subvolume, SubvolumeListOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 /**
  * Lists subvolumes and snapshots, top-down; the top of the volume (id 5) is not among them. One hop for the whole list.
- * Tree search of the root tree · CAP_SYS_ADMIN for the whole volume. Without it: those beneath the subvolume that is
+ * Tree search of the root tree, whose generations and times are of the last commit · CAP_SYS_ADMIN for the whole volume. Without it: those beneath the subvolume that is
  * open (or that holds `below`) in directories that the caller may search.
  * @param options.below a directory: only subvolumes beneath it, at any depth and not itself. Absolute, or relative to
  *   the filesystem's path.
@@ -30,13 +30,26 @@ export function subvolumes(volume: Volume, options: SubvolumeListOptions = {}): 
 }
 
 /**
- * The subvolume that holds a file or directory. BTRFS_IOC_GET_SUBVOL_INFO · no privilege · quick.
- * @param path absolute, or relative to the filesystem's path; default: the filesystem's path itself
- * @throws BtrfsError ENOENT, EACCES; BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * The subvolume that holds a file or directory, or has an id. BTRFS_IOC_GET_SUBVOL_INFO · no privilege; by id tree
+ * search, CAP_SYS_ADMIN · quick.
+ * @param path absolute, or relative to the filesystem's path; default: the filesystem's path itself. Or an id.
+ * @throws BtrfsError ENOENT, EACCES, EPERM; BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * const { uuid, readonly } = await fs.subvolume('projects')
+ * const { path } = await fs.subvolume(257)
  */
-export async function subvolume(volume: Volume, path = '.', options: CallOptions = {}): Promise<Subvolume> {
+export async function subvolume(
+  volume: Volume,
+  path: string | number = '.',
+  options: CallOptions = {},
+): Promise<Subvolume> {
+  if (typeof path === 'number') {
+    const id = check('subvolume: id', subvolumeId, path)
+    const rows = await volume.call('subvolume', {}, check('subvolume', callOptions, options), (ticket) =>
+      native.subvolumeById(ticket, volume.handle, id),
+    )
+    return unpack(rows).next().value as Subvolume
+  }
   const target = volume.resolve(check('subvolume: path', pathArgument, path))
   const callWith = check('subvolume', callOptions, options)
   const rows = await volume.call('subvolume', { path: target }, callWith, (ticket) =>

@@ -88,7 +88,7 @@ async function freed(volume: Volume, id: number, path: string, start: number, op
   const call = <T>(run: (ticket: number) => Promise<T>) =>
     volume.call('deleteSubvolume', { path }, { signal, timeoutMs: left() }, run)
   for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 1.5, 200)) {
-    if (!(await call((ticket) => native.subvolumeBeingDeleted(ticket, volume.handle, id)))) break
+    if (!(await call((ticket) => native.deletedSubvolumes(ticket, volume.handle))).includes(id)) break
     if (timeoutMs !== undefined && performance.now() - start >= timeoutMs) {
       const text = `deleted, but its space was not freed within ${timeoutMs} ms`
       const hint = 'large, or files of it are still open'

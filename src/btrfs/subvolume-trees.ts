@@ -1,0 +1,212 @@
+/** Subvolumes with what lies in them, and many at once. */
+import { rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as v from 'valibot'
+import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
+import { native } from '../native.js'
+import type { CallOptions } from './call.js'
+import { LongOperation, type Operation } from './operation.js'
+import { callOptions, pathArgument, resumeOptions, snapshotOptions } from './options.js'
+import { subvolume, subvolumes } from './subvolume-list.js'
+import { deleteSubvolume, snapshot } from './subvolumes.js'
+import type { ResumeOptions, SnapshotOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+export interface SetReadonlyOptions extends CallOptions {
+  /** Make a received subvolume writable: incremental receives on it will fail from then on. Default false. */
+  readonly force?: boolean
+}
+const setReadonlyOptions = v.strictObject({ ...callOptions.entries, force: v.optional(v.boolean(), false) })
+
+/**
+ * Makes a subvolume read-only, or writable again. BTRFS_IOC_SUBVOL_SETFLAGS · owner, or CAP_FOWNER · quick, with a
+ * commit.
+ * @param path absolute, or relative to the filesystem's path
+ * @throws BtrfsError ENOENT, EINVAL (not a subvolume), EPERM, EROFS, ETXTBSY (a file is open for writing: to read-only);
+ *   BtrmindError BTRMIND_ERR_GUARD (received, and no `force`), BTRMIND_ERR_WRONG_VOLUME
+ * @example
+ * await fs.setReadonly('projects', true)
+ */
+export async function setReadonly(
+  volume: Volume,
+  path: string,
+  readonly: boolean,
+  options: SetReadonlyOptions = {},
+): Promise<void> {
+  const target = volume.resolve(check('setReadonly: path', pathArgument, path))
+  const on = check('setReadonly: readonly', v.boolean(), readonly)
+  const { force, ...callWith } = check('setReadonly', setReadonlyOptions, options)
+  if (!on && !force) {
+    const { receivedUuid } = await subvolume(volume, target, callWith)
+    if (receivedUuid !== undefined) {
+      const hint = 'use `force`, or take a writable snapshot of it'
+      throw new BtrmindError(
+        'BTRMIND_ERR_GUARD',
+        `${quote(target)} was received: once writable, incremental receives on it fail`,
+        { hint },
+      )
+    }
+  }
+  await volume.call('setReadonly', { path: target }, callWith, (t) => native.setReadonly(t, volume.handle, target, on))
+}
+
+interface Member {
+  readonly id: number
+  readonly parentId: number | undefined
+  readonly readonly: boolean
+  /** Absolute; and from the tree's top. */
+  readonly path: string
+  readonly inner: string
+}
+
+/** A subvolume and those in it, parents first. */
+async function tree(volume: Volume, path: string, options: CallOptions): Promise<Member[]> {
+  const top = await subvolume(volume, path, options)
+  const { id, parentId, readonly } = top
+  const all: Member[] = [{ id, parentId, readonly, path, inner: '' }]
+  for await (const { path: whole, id, parentId, readonly } of subvolumes(volume, { ...options, below: path })) {
+    const inner = whole.slice(top.path === '' ? 0 : top.path.length + 1)
+    all.push({ id, parentId, readonly, path: join(path, inner), inner })
+  }
+  return all
+}
+
+/**
+ * Takes a snapshot of a subvolume and of every one in it, each in its place. One after the other, so not all of one
+ * moment. When one fails, those that were made are deleted again. SNAP_CREATE_V2, SUBVOL_SETFLAGS · as snapshot(), and
+ * CAP_SYS_ADMIN for what lies below others' directories · a commit each.
+ * @throws BtrfsError as snapshot()
+ * @example
+ * await fs.snapshotTree('machines', 'backup/machines', { readonly: true })
+ */
+export async function snapshotTree(
+  volume: Volume,
+  source: string,
+  destination: string,
+  options: SnapshotOptions = {},
+): Promise<void> {
+  const from = volume.resolve(check('snapshotTree: source', pathArgument, source))
+  const to = volume.resolve(check('snapshotTree: destination', pathArgument, destination))
+  const { readonly, ...callWith } = check('snapshotTree', snapshotOptions, options)
+  const made: string[] = []
+  try {
+    for (const { path, inner } of await tree(volume, from, callWith)) {
+      const place = join(to, inner)
+      // An empty directory stands where the inner one was.
+      if (inner !== '') await rmdir(place)
+      await snapshot(volume, path, place, callWith)
+      made.unshift(place)
+    }
+    if (readonly) for (const path of made) await setReadonly(volume, path, true)
+  } catch (error) {
+    for (const path of made) {
+      if (readonly) await setReadonly(volume, path, false).catch(() => {})
+      await deleteSubvolume(volume, path).catch(() => {})
+    }
+    throw error
+  }
+}
+
+export interface DeleteManyOptions extends ResumeOptions {
+  /** Those inside too, first. Default false: then they make it fail (ENOTEMPTY). */
+  readonly recursive?: boolean | undefined
+  /** At most so many a second, so that others are not held up. Default: as fast as it goes. */
+  readonly perSecond?: number | undefined
+  /** Done only when the kernel's cleaner is, and the counters show it (CAP_SYS_ADMIN). Default true. */
+  readonly waitUntilFreed?: boolean | undefined
+}
+export interface DeleteProgress {
+  readonly planned: number
+  readonly deleted: number
+  /** Of those, done with by the cleaner. */
+  readonly freed: number
+  /** What was left alone and why; the others went on. */
+  readonly failures: readonly { readonly path: string; readonly error: Error }[]
+}
+const deleteManyOptions = v.strictObject({
+  ...resumeOptions.entries,
+  recursive: v.optional(v.boolean(), false),
+  perSecond: v.optional(v.pipe(v.number(), v.minValue(0.001))),
+  waitUntilFreed: v.optional(v.boolean(), true),
+})
+
+/**
+ * Deletes subvolumes one after the other, each by its id, and waits until the cleaner has freed them all.
+ * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN · seconds to hours. cancel() and an aborted signal stop it before the next
+ * one; what was deleted stays so.
+ * @param paths absolute, or relative to the filesystem's path
+ * @returns an operation; its `result` has what could not be deleted in `failures`, and rejects with BtrfsError ECANCELED
+ * with the same in `progress`, or as subvolume() and subvolumes() when one cannot be found
+ * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
+ * @example
+ * const gone = fs.deleteSubvolumes(['snapshots/1', 'snapshots/2'], { recursive: true, perSecond: 10 })
+ * for await (const { deleted, planned } of gone) console.log(`${deleted} of ${planned}`)
+ */
+export function deleteSubvolumes(
+  volume: Volume,
+  paths: readonly string[],
+  options: DeleteManyOptions = {},
+): Operation<DeleteProgress, DeleteProgress> {
+  const targets = check('deleteSubvolumes: paths', v.array(pathArgument), paths).map((path) => volume.resolve(path))
+  const { signal, intervalMs, ...how } = check('deleteSubvolumes', deleteManyOptions, options)
+  const failures: { path: string; error: Error }[] = []
+  const waiting = new Set<number>()
+  let planned = 0
+  let deleted = 0
+  const now = (): DeleteProgress => ({ planned, deleted, freed: deleted - waiting.size, failures: [...failures] })
+  const stopHere = (stop: AbortSignal) => {
+    if (!stop.aborted) return
+    throw new BtrfsError('deleteSubvolumes', { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() })
+  }
+  const work = async (stop: AbortSignal) => {
+    const all = new Map<number, Member>()
+    for (const path of targets) {
+      const found = await tree(volume, path, {})
+      stopHere(stop)
+      if (!how.recursive) found.length = 1
+      for (const member of found.reverse()) all.set(member.id, member)
+    }
+    planned = all.size
+    /** Nothing can be taken out of a read-only one: these were made writable, being about to go themselves. */
+    const opened = new Set<Member>()
+    const startMs = performance.now()
+    for (const [index, member] of [...all.values()].entries()) {
+      if (how.perSecond !== undefined) {
+        const restMs = startMs + (1000 * index) / how.perSecond - performance.now()
+        if (restMs > 0) await sleep(restMs, undefined, { signal: stop }).catch(() => {})
+      }
+      if (stop.aborted) break
+      const parent = all.get(member.parentId ?? 0)
+      try {
+        if (parent?.readonly && !opened.has(parent)) {
+          await setReadonly(volume, parent.path, false, { force: true })
+          opened.add(parent)
+        }
+        await deleteSubvolume(volume, member.path, { id: member.id })
+        opened.delete(member)
+        deleted++
+        if (how.waitUntilFreed) waiting.add(member.id)
+      } catch (error) {
+        failures.push({ path: member.path, error: error as Error })
+      }
+    }
+    for (const { path } of opened) await setReadonly(volume, path, true)
+    stopHere(stop)
+    if (waiting.size > 0) await volume.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, volume.handle))
+    for (let pauseMs = 2; waiting.size > 0; pauseMs = Math.min(2 * pauseMs, 250)) {
+      const left = await volume.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, volume.handle))
+      for (const id of waiting) if (!left.includes(id)) waiting.delete(id)
+      stopHere(stop)
+      if (waiting.size > 0) await sleep(pauseMs, undefined, { signal: stop }).catch(() => {})
+    }
+    if (how.waitUntilFreed) await volume.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, volume.handle))
+    return now()
+  }
+  return new LongOperation({
+    start: (stop) => volume.track(work(stop)),
+    progress: async () => now(),
+    signal,
+    intervalMs,
+  })
+}

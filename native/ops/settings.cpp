@@ -23,7 +23,7 @@ Napi::Value setLabel(const Args& args) {
       [handle, label](const Cancelled&) {
         char raw[BTRFS_LABEL_SIZE] = {};
         if (label.size() >= sizeof raw) throw Failure{EINVAL, nullptr, "set a label of more than 255 bytes"};
-        memcpy(raw, label.data(), label.size());
+        label.copy(raw, label.size());
         checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SET_FSLABEL), raw, "set the label");
         return Nothing{};
       },

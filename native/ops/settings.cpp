@@ -3,7 +3,6 @@
 #include <linux/fs.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "../btrfs_compat.h"
 #include "../task.h"

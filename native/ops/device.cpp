@@ -244,8 +244,8 @@ Napi::Value deviceErrorsReset(const Args& args) {
 Napi::Value deviceControl(const Args& args) {
   uint64_t what = args.u64(1);
   std::string path = args.path(2);
-  return quick(
-      args, nullptr,
+  return quickAt(
+      args, kControl,
       [what, path](const Cancelled&) {
         ScopedFd fd(checkedCall(::open(kControl, O_RDWR | O_CLOEXEC), "open", "ask the kernel's btrfs", kControl));
         btrfs_ioctl_vol_args name = {};

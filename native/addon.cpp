@@ -12,6 +12,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineBalance(env, exports);
   btrmind::defineDevice(env, exports);
   btrmind::defineSettings(env, exports);
+  btrmind::defineInspect(env, exports);
   btrmind::defineQuota(env, exports);
   btrmind::defineScrub(env, exports);
   btrmind::defineCompress(env, exports);

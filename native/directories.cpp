@@ -3,8 +3,6 @@
 #include <cerrno>
 #include <vector>
 
-#include "tree_search.h"
-
 namespace btrmind {
 
 namespace {
@@ -57,10 +55,10 @@ Directories::Place Directories::look(uint64_t tree, uint64_t inode) {
     Key first{at, BTRFS_INODE_REF_KEY, 0}, last{at, BTRFS_INODE_REF_KEY, UINT64_MAX};
     int returned = searchTree(fd_, tree, first, last,
                               [&](const Item& item) {
-                                size_t length = item.at<uint16_t>(offsetof(btrfs_inode_ref, name_len));
-                                if (sizeof(btrfs_inode_ref) + length > item.length) return false;
-                                name.assign(reinterpret_cast<const char*>(item.data + sizeof(btrfs_inode_ref)), length);
-                                at = item.key.offset;
+                                forEachName(item, [&](uint64_t parent, std::string_view text) {
+                                  at = parent;
+                                  name = text;
+                                });
                                 return false;
                               },
                               {1, 1, kItemBytes});

@@ -1,11 +1,33 @@
 // Where a directory is, from its inode, by tree search: each is looked up once. Needs CAP_SYS_ADMIN. One thread.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 
+#include "tree_search.h"
+
 namespace btrmind {
+
+// visit(parent inode, name) for each name in an INODE_REF, which holds all of one directory, or an INODE_EXTREF, where
+// the others have no room, by hash.
+template <class Visit>
+void forEachName(const Item& item, Visit visit) {
+  const bool extended = item.key.type == BTRFS_INODE_EXTREF_KEY;
+  if (!extended && item.key.type != BTRFS_INODE_REF_KEY) return;
+  const size_t header = extended ? offsetof(btrfs_inode_extref, name) : sizeof(btrfs_inode_ref);
+  const size_t lengthAt = extended ? offsetof(btrfs_inode_extref, name_len) : offsetof(btrfs_inode_ref, name_len);
+  for (size_t at = 0; at + header <= item.length;) {
+    size_t length = item.at<uint16_t>(at + lengthAt);
+    uint64_t parent =
+        extended ? item.at<uint64_t>(at + offsetof(btrfs_inode_extref, parent_objectid)) : item.key.offset;
+    at += header;
+    if (at + length > item.length) return;
+    visit(parent, std::string_view(reinterpret_cast<const char*>(item.data + at), length));
+    at += length;
+  }
+}
 
 class Directories {
  public:

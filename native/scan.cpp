@@ -149,8 +149,7 @@ bool Scan::visit(const Item& item) {
   if (item.key.type == BTRFS_INODE_ITEM_KEY) {
     begin(item);
   } else if (!inodes_.empty() && inodes_.back().number == item.key.objectid) {
-    if (item.key.type == BTRFS_INODE_REF_KEY) addNames(item, false);
-    if (item.key.type == BTRFS_INODE_EXTREF_KEY) addNames(item, true);
+    addNames(item);
     if (item.key.type == BTRFS_EXTENT_DATA_KEY && options_.extents) addExtent(inodes_.back(), item);
   }
   return true;
@@ -180,20 +179,11 @@ void Scan::begin(const Item& item) {
   inodes_.push_back(inode);
 }
 
-// One item holds all names in one directory; what has no room there is in an extended one, by hash.
-void Scan::addNames(const Item& item, bool extended) {
-  const size_t header = extended ? offsetof(btrfs_inode_extref, name) : sizeof(btrfs_inode_ref);
-  const size_t lengthAt = extended ? offsetof(btrfs_inode_extref, name_len) : offsetof(btrfs_inode_ref, name_len);
-  for (size_t at = 0; at + header <= item.length;) {
-    size_t length = item.at<uint16_t>(at + lengthAt);
-    uint64_t parent =
-        extended ? item.at<uint64_t>(at + offsetof(btrfs_inode_extref, parent_objectid)) : item.key.offset;
-    at += header;
-    if (at + length > item.length) return;
-    names_.push_back({parent, text_.size(), length});
-    text_.append(reinterpret_cast<const char*>(item.data + at), length);
-    at += length;
-  }
+void Scan::addNames(const Item& item) {
+  forEachName(item, [&](uint64_t parent, std::string_view name) {
+    names_.push_back({parent, text_.size(), name.size()});
+    text_.append(name);
+  });
 }
 
 // Counted as FIEMAP counts: what continues the extent before it, in the file and on disk, belongs to it.
@@ -224,8 +214,7 @@ void Scan::addExtent(Inode& inode, const Item& item) {
 void Scan::seek(const Inode& inode, uint32_t firstType, uint32_t lastType) {
   int returned =
       searchTree(fd_.get(), 0, {inode.number, firstType, 0}, {inode.number, lastType, kMax}, [&](const Item& item) {
-        if (item.key.type == BTRFS_INODE_REF_KEY) addNames(item, false);
-        if (item.key.type == BTRFS_INODE_EXTREF_KEY) addNames(item, true);
+        addNames(item);
         if (item.key.type == BTRFS_EXTENT_DATA_KEY) addExtent(const_cast<Inode&>(inode), item);
         return true;
       });

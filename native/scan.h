@@ -39,7 +39,7 @@ class Scan final : public Files {
   };
   bool visit(const Item& item);
   void begin(const Item& item);
-  void addNames(const Item& item, bool extended);
+  void addNames(const Item& item);
   void addExtent(Inode& inode, const Item& item);
   void finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled);
   void seek(const Inode& inode, uint32_t firstType, uint32_t lastType);

@@ -97,6 +97,15 @@ export interface NativeReplace {
   readErrors: number
 }
 
+export interface NativeBlockGroups {
+  /** Logical start, length, used (−1: gone), number of stripes. */
+  groups: Float64Array
+  /** The kernel's, of each group. */
+  flags: BigUint64Array
+  /** Device id and offset, of one group after the other. */
+  stripes: Float64Array
+}
+
 /** Rows of numbers; a group is its level and its id. */
 export interface NativeQuota {
   flags: number
@@ -282,6 +291,17 @@ export interface Native {
   ): Promise<number>
   defaultSubvolume(ticket: number, handle: NativeHandle): Promise<number>
   setDefaultSubvolume(ticket: number, handle: NativeHandle, id: number): Promise<void>
+
+  // native/ops/inspect.cpp
+  blockGroups(ticket: number, handle: NativeHandle): Promise<NativeBlockGroups>
+  /** From the subvolume's top, as bytes. */
+  inodePaths(ticket: number, handle: NativeHandle, subvolume: number, inode: number): Promise<Uint8Array[]>
+  logicalFiles(
+    ticket: number,
+    handle: NativeHandle,
+    logical: number,
+    wholeExtent: boolean,
+  ): Promise<{ inode: number; offset: number; subvolume: number; paths: Uint8Array[] }[]>
 
   // native/ops/quota.cpp; a group is its level and its id
   /** 1 on, 2 off, 4 on in simple mode. */

@@ -10,6 +10,7 @@ void defineMlp(Napi::Env env, Napi::Object exports);
 void defineBalance(Napi::Env env, Napi::Object exports);
 void defineDevice(Napi::Env env, Napi::Object exports);
 void defineSettings(Napi::Env env, Napi::Object exports);
+void defineInspect(Napi::Env env, Napi::Object exports);
 void defineQuota(Napi::Env env, Napi::Object exports);
 void defineScrub(Napi::Env env, Napi::Object exports);
 void defineCompress(Napi::Env env, Napi::Object exports);

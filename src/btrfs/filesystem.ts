@@ -17,6 +17,7 @@ import {
 import { directory } from './directory.js'
 import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import { info } from './info.js'
+import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
 import {
@@ -209,6 +210,15 @@ export class KernelFilesystem implements Filesystem {
   }
   scrub(options?: ScrubOptions) {
     return scrub(this.#volume, options)
+  }
+  blockGroups(options?: CallOptions) {
+    return blockGroups(this.#volume, options)
+  }
+  inodePaths(subvolume: number, inode: number, options?: CallOptions) {
+    return inodePaths(this.#volume, subvolume, inode, options)
+  }
+  logicalFiles(logicalBytes: number, options?: LogicalFilesOptions) {
+    return logicalFiles(this.#volume, logicalBytes, options)
   }
   quota(options?: CallOptions) {
     return quota(this.#volume, options)

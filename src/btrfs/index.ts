@@ -12,6 +12,7 @@ export {
   scanDevice,
 } from './devices.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
+export type { BlockGroup, LogicalFile, LogicalFilesOptions } from './inspect.js'
 export type { Operation } from './operation.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'

@@ -21,6 +21,13 @@ const PROFILES = [
   'raid1c4',
 ] as const satisfies Profile[]
 
+/** From the kernel's flags of a block group. */
+export function blockGroupKind(flags: bigint): { type: BlockGroupType; profile: Profile } {
+  const bits = Number(flags & 0x7ffn)
+  const type = bits & 2 ? 'system' : (bits & 5) === 5 ? 'data+metadata' : bits & 4 ? 'metadata' : 'data'
+  return { type, profile: PROFILES.find((_, index) => index > 0 && bits & (4 << index)) ?? 'single' }
+}
+
 /** Raw bytes for one logical byte; 0 for RAID5 and RAID6, where it depends on how many stripes a chunk has. */
 const COPIES: Readonly<Record<Profile, number>> = {
   single: 1,

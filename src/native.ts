@@ -138,6 +138,8 @@ export interface Native {
     path: string,
   ): Promise<{ uuid: string; path: string; inode: number; subvolumeId: number }>
   close(handle: NativeHandle): void
+  /** Of the same descriptor; close() of one leaves the other open. */
+  share(handle: NativeHandle): NativeHandle
   info(ticket: number, handle: NativeHandle): Promise<NativeInfo>
   sync(ticket: number, handle: NativeHandle): Promise<void>
 

@@ -93,6 +93,9 @@ Napi::Value close(const Args& args) {
   return args.env().Undefined();
 }
 
+// share(handle) → handle of the same descriptor: one that close() of the other leaves open. Synchronous.
+Napi::Value share(const Args& args) { return wrapHandle(args.env(), args.handle(0)); }
+
 // info(ticket, handle)
 Napi::Value info(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -140,6 +143,7 @@ void defineFilesystem(Napi::Env env, Napi::Object exports) {
   define<open>(env, exports, "open");
   define<directory>(env, exports, "directory");
   define<close>(env, exports, "close");
+  define<share>(env, exports, "share");
   define<info>(env, exports, "info");
   define<sync>(env, exports, "sync");
 }

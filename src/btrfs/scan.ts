@@ -19,8 +19,8 @@ import { checkRoot } from './walk.js'
  *
  * What lies in nested subvolumes is not among the rows, nor what was deleted and is still open. While others write, a
  * file that stays is there exactly once, one that comes or goes may be missing; deletions are no rows in a
- * `sinceGeneration` scan. `consistent` needs the right to make snapshots in the subvolume and to delete them; a process
- * that is killed meanwhile leaves one behind, named `.btrmind-scan-…`.
+ * `sinceGeneration` scan. `consistent` needs the right to make snapshots in the subvolume and to delete them; abort and
+ * close() delete it too, a process that ends meanwhile leaves one behind, named `.btrmind-scan-…`.
  * @throws BtrfsError ENOENT, ENOTDIR, EACCES, EPERM (needs CAP_SYS_ADMIN), EBADF; BtrmindError
  * BTRMIND_ERR_WRONG_VOLUME
  * @example
@@ -39,12 +39,28 @@ export async function* scan(volume: Volume, options: ScanOptions = {}): AsyncGen
   const { readonly } = await subvolumeOf(volume, top, { signal })
   if (readonly) return yield* read(volume, root, checked)
   const taken = join(top, `.btrmind-scan-${randomUUID()}`)
-  // It commits, too: no sync.
-  await snapshot(volume, top, taken, { readonly: true, signal })
+  const own = await volume.share('scan')
+  // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
+  const making = snapshot(own, top, taken, { readonly: true })
+  let removal: Promise<void> | undefined
+  const remove = () => {
+    removal ??= volume.track(making.then(() => deleteSubvolume(own, taken)))
+    return removal
+  }
+  // Whoever reads may never come back.
+  const onClose = () => void remove().catch(() => {})
+  volume.closing.addEventListener('abort', onClose)
   try {
+    await making
+    signal?.throwIfAborted()
     yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked)
   } finally {
-    await deleteSubvolume(volume, taken)
+    try {
+      await remove()
+    } finally {
+      volume.closing.removeEventListener('abort', onClose)
+      await own.close()
+    }
   }
 }
 

@@ -74,7 +74,8 @@ async function tree(volume: Volume, path: string, options: CallOptions): Promise
 
 /**
  * Takes a snapshot of a subvolume and of every one in it, each in its place. One after the other, so not all of one
- * moment. When one fails, those that were made are deleted again. SNAP_CREATE_V2, SUBVOL_SETFLAGS · as snapshot(), and
+ * moment. When one fails, and on abort, timeout (looked at after each one) and close(), those that were made are
+ * deleted again. SNAP_CREATE_V2, SUBVOL_SETFLAGS · as snapshot(), and
  * CAP_SYS_ADMIN for what lies below others' directories · a commit each.
  * @throws BtrfsError as snapshot()
  * @example
@@ -89,22 +90,42 @@ export async function snapshotTree(
   const from = volume.resolve(check('snapshotTree: source', pathArgument, source))
   const to = volume.resolve(check('snapshotTree: destination', pathArgument, destination))
   const { readonly, ...callWith } = check('snapshotTree', snapshotOptions, options)
+  await volume.track(takeTree(volume, from, to, readonly, callWith))
+}
+
+async function takeTree(volume: Volume, from: string, to: string, readonly: boolean, options: CallOptions) {
+  const { signal, timeoutMs } = options
+  const startMs = performance.now()
+  const goOn = () => {
+    signal?.throwIfAborted()
+    const fail = (code: string, errno: number, text: string) =>
+      new BtrfsError('snapshotTree', { code, errno, text, path: from, dest: to })
+    if (volume.closing.aborted) throw fail('EBADF', -9, 'the filesystem was closed')
+    if (timeoutMs !== undefined && performance.now() - startMs >= timeoutMs)
+      throw fail('ETIMEDOUT', -110, `not done within ${timeoutMs} ms`)
+  }
+  const own = await volume.share('snapshotTree')
   const made: string[] = []
   try {
-    for (const { path, inner } of await tree(volume, from, callWith)) {
+    for (const { path, inner } of await tree(own, from, options)) {
+      goOn()
       const place = join(to, inner)
       // An empty directory stands where the inner one was.
       if (inner !== '') await rmdir(place)
-      await snapshot(volume, path, place, callWith)
+      // Without signal and timeout: an answer that nobody waits for does not say what has to be deleted again.
+      await snapshot(own, path, place)
       made.unshift(place)
     }
-    if (readonly) for (const path of made) await setReadonly(volume, path, true)
+    goOn()
+    if (readonly) for (const path of made) await setReadonly(own, path, true)
   } catch (error) {
     for (const path of made) {
-      if (readonly) await setReadonly(volume, path, false).catch(() => {})
-      await deleteSubvolume(volume, path).catch(() => {})
+      if (readonly) await setReadonly(own, path, false).catch(() => {})
+      await deleteSubvolume(own, path).catch(() => {})
     }
     throw error
+  } finally {
+    await own.close()
   }
 }
 
@@ -133,8 +154,8 @@ const deleteManyOptions = v.strictObject({
 
 /**
  * Deletes subvolumes one after the other, each by its id, and waits until the cleaner has freed them all.
- * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN · seconds to hours. cancel() and an aborted signal stop it before the next
- * one; what was deleted stays so.
+ * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN · seconds to hours. cancel(), an aborted signal and close() stop it before
+ * the next one; what was deleted stays so.
  * @param paths absolute, or relative to the filesystem's path
  * @returns an operation; its `result` has what could not be deleted in `failures`, and rejects with BtrfsError ECANCELED
  * with the same in `progress`, or as subvolume() and subvolumes() when one cannot be found
@@ -159,10 +180,10 @@ export function deleteSubvolumes(
     if (!stop.aborted) return
     throw new BtrfsError('deleteSubvolumes', { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() })
   }
-  const work = async (stop: AbortSignal) => {
+  const work = async (own: Volume, stop: AbortSignal) => {
     const all = new Map<number, Member>()
     for (const path of targets) {
-      const found = await tree(volume, path, {})
+      const found = await tree(own, path, {})
       stopHere(stop)
       if (!how.recursive) found.length = 1
       for (const member of found.reverse()) all.set(member.id, member)
@@ -180,10 +201,10 @@ export function deleteSubvolumes(
       const parent = all.get(member.parentId ?? 0)
       try {
         if (parent?.readonly && !opened.has(parent)) {
-          await setReadonly(volume, parent.path, false, { force: true })
+          await setReadonly(own, parent.path, false, { force: true })
           opened.add(parent)
         }
-        await deleteSubvolume(volume, member.path, { id: member.id })
+        await deleteSubvolume(own, member.path, { id: member.id })
         opened.delete(member)
         deleted++
         if (how.waitUntilFreed) waiting.add(member.id)
@@ -191,20 +212,31 @@ export function deleteSubvolumes(
         failures.push({ path: member.path, error: error as Error })
       }
     }
-    for (const { path } of opened) await setReadonly(volume, path, true)
+    for (const { path } of opened) {
+      await setReadonly(own, path, true).catch((error: Error) => failures.push({ path, error }))
+    }
     stopHere(stop)
-    if (waiting.size > 0) await volume.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, volume.handle))
+    if (waiting.size > 0) await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))
     for (let pauseMs = 2; waiting.size > 0; pauseMs = Math.min(2 * pauseMs, 250)) {
-      const left = await volume.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, volume.handle))
+      const left = await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
       for (const id of waiting) if (!left.includes(id)) waiting.delete(id)
       stopHere(stop)
       if (waiting.size > 0) await sleep(pauseMs, undefined, { signal: stop }).catch(() => {})
     }
-    if (how.waitUntilFreed) await volume.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, volume.handle))
+    if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))
     return now()
   }
+  /** On a descriptor of its own, so that close() leaves no read-only one writable. */
+  const begin = async (stop: AbortSignal) => {
+    const own = await volume.share('deleteSubvolumes')
+    try {
+      return await work(own, stop)
+    } finally {
+      await own.close()
+    }
+  }
   return new LongOperation({
-    start: (stop) => volume.track(work(stop)),
+    start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => now(),
     signal,
     intervalMs,

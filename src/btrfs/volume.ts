@@ -80,6 +80,11 @@ export class Volume {
     }
   }
 
+  /** The same volume, open until its own close(): for what must be put right also after close() of this one. */
+  share(operation: string): Promise<Volume> {
+    return this.call(operation, {}, undefined, async () => new Volume(native.share(this.handle), this.path, this.uuid))
+  }
+
   #landed(): void {
     if (--this.#inFlight === 0) for (const resolve of this.#closing.splice(0)) resolve()
   }

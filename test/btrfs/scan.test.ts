@@ -14,10 +14,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { fileRef, rows } from '../../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { FileRow, ScanOptions } from '../../src/btrfs/types.js'
+import { native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
@@ -224,6 +225,47 @@ describe.skipIf(cannotMount)('scan()', () => {
     await fs.snapshot('home', 'frozen', { readonly: true })
     expect(await paths({ subvolume: 'frozen', consistent: true })).toEqual(await paths({ subvolume: 'home' }))
     expect(run('btrfs', 'subvolume', 'list', volume.path)).not.toContain('.btrmind-scan')
+  })
+
+  it('no snapshot stays behind, whenever it is aborted or closed', async () => {
+    mkdirSync(at('left'))
+    for (let i = 0; i < 300; i++) writeFileSync(at('left', `${i}`), '')
+    const left = () => readdirSync(volume.path).filter((name) => name.startsWith('.btrmind-scan'))
+    const consume = async (from: KernelFilesystem, signal?: AbortSignal) => {
+      for await (const _ of from.scan({ subvolume: 'left', consistent: true, batchSize: 1, signal })) {
+        await from.close()
+        expect(left()).toEqual([]) // though somebody reads it
+      }
+    }
+    // While the kernel makes it, and by close() while it makes it and while it is read.
+    for (const how of ['abort', 'close', 'read'] as const) {
+      const other = await openFilesystem(volume.path)
+      const stop = new AbortController()
+      let closed: Promise<void> | undefined
+      const make = native.snapshot
+      const spy = vi.spyOn(native, 'snapshot').mockImplementation((...args) => {
+        const made = make(...args)
+        if (how === 'abort') stop.abort()
+        if (how === 'close') closed = other.close()
+        return made
+      })
+      try {
+        await expect(consume(other, stop.signal)).rejects.toMatchObject(
+          how === 'abort' ? { name: 'AbortError' } : { code: 'EBADF' },
+        )
+        await closed
+      } finally {
+        spy.mockRestore()
+        await other.close()
+      }
+      expect(left()).toEqual([])
+    }
+    // Nobody reads on.
+    const other = await openFilesystem(volume.path)
+    await other.scan({ subvolume: 'left', consistent: true, batchSize: 1 }).next()
+    expect(left()).toHaveLength(1)
+    await other.close()
+    expect(left()).toEqual([])
   })
 
   it('under a writer, what stays is there exactly once', async () => {

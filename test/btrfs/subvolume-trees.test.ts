@@ -1,8 +1,9 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { DeleteProgress } from '../../src/btrfs/subvolume-trees.js'
+import { native } from '../../src/native.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
@@ -114,6 +115,40 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     const { deleted } = error.progress as DeleteProgress
     expect(deleted).toBeLessThan(30)
     expect((await paths()).filter((path) => path.startsWith('n'))).toHaveLength(30 - deleted)
+  })
+
+  it('close() half-way leaves no part of a tree, and nothing writable that was read-only', async () => {
+    await fs.sync()
+    const before = await paths()
+    for (const how of ['abort', 'close'] as const) {
+      const other = await openFilesystem(volume.path)
+      const stop = new AbortController()
+      let closed: Promise<void> | undefined
+      const make = native.snapshot
+      const spy = vi.spyOn(native, 'snapshot').mockImplementation((...args) => {
+        const made = make(...args)
+        if (how === 'abort') stop.abort()
+        else closed = other.close()
+        return made
+      })
+      const taken = other.snapshotTree('a', 'copy', { readonly: true, signal: stop.signal })
+      try {
+        await expect(taken).rejects.toMatchObject(how === 'abort' ? { name: 'AbortError' } : { code: 'EBADF' })
+        await closed
+      } finally {
+        spy.mockRestore()
+        await other.close()
+      }
+      expect(await paths()).toEqual(before)
+    }
+    const other = await openFilesystem(volume.path)
+    await fs.setReadonly('a', true)
+    const slow = other.deleteSubvolumes(['a'], { recursive: true, perSecond: 2, intervalMs: 5 })
+    for await (const { deleted } of slow) if (deleted > 0) break
+    expect((await fs.subvolume('a')).readonly).toBe(false)
+    await other.close()
+    await expect(slow.result).rejects.toMatchObject({ code: 'ECANCELED', progress: { deleted: 1, failures: [] } })
+    expect((await fs.subvolume('a')).readonly).toBe(true)
   })
 
   it('a subvolume with a file open for writing cannot become read-only', async () => {

@@ -244,29 +244,15 @@ export class Btrmind implements AsyncIterable<Step> {
       for (const text of warnings) alerts.push(warning('state', text))
     }
 
-    let decision: Decision | undefined
-    let outcome: Outcome | undefined
     // Not by statfs's figures: it calls a volume full that has room, and what is deleted is gone.
     const emergency = before >= EMERGENCY_PERCENT && sample.source === 'kernel'
-    if (emergency) {
-      outcome = await executor.forceDeleteTemp({ sample, dryRun, signal })
-      decision = {
-        action: 'temp',
-        policy: 'emergency',
-        reason: `${before.toFixed(1)} % used: temporary files go at once; ${outcome.explanation}`,
-      }
-      const helped = outcome.items.done > 0 || (dryRun && outcome.items.planned > 0)
-      if (!helped) {
-        const why = outcome.error?.message ?? outcome.items.failures[0]?.code ?? outcome.explanation
-        alerts.push(warning('action', `the emergency deletion freed nothing: ${why}`))
-        for (const text of outcome.warnings) alerts.push(warning('state', text))
-        // Then whatever else is left may help; not while this is in the kernel.
-        const stuck = outcome.error instanceof BtrmindError && outcome.error.code === 'BTRMIND_ERR_UNDER_WAY'
-        if (!stuck) decision = undefined
-      }
-    }
-    let decidedMs = clock.elapsedMs()
-    if (decision === undefined || outcome === undefined) {
+    let decision: Decision
+    let outcome = emergency ? await executor.forceDeleteTemp({ sample, dryRun, signal }) : undefined
+    let decidedMs = sampledMs
+    if (outcome !== undefined && goesNoFurther(outcome, alerts)) {
+      const reason = `${before.toFixed(1)} % used: temporary files go at once; ${outcome.explanation}`
+      decision = { action: 'temp', policy: 'emergency', reason }
+    } else {
       decision = await this.#decide(room, { sample, state: vector, verdicts }, alerts)
       decidedMs = clock.elapsedMs()
       const plan = executor.plan(decision.action, sample, { emergency })
@@ -397,6 +383,16 @@ const RULES = new RulePolicy()
 
 function warning(code: Alert['code'], message: string): Alert {
   return { level: 'warning', code, message }
+}
+
+/** Of an emergency deletion: it helped, or is stuck in the kernel. Else whatever is left may help, and it is said why. */
+function goesNoFurther({ dryRun, items, error, explanation, warnings }: Outcome, alerts: Alert[]): boolean {
+  const stuck = error instanceof BtrmindError && error.code === 'BTRMIND_ERR_UNDER_WAY'
+  if (stuck || items.done > 0 || (dryRun && items.planned > 0)) return true
+  const why = error?.message ?? items.failures[0]?.code ?? explanation
+  alerts.push(warning('action', `the emergency deletion freed nothing: ${why}`))
+  for (const text of warnings) alerts.push(warning('state', text))
+  return false
 }
 
 function rewardOf(before: number, sample: Sample, outcome: Outcome): number | undefined {

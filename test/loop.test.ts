@@ -274,7 +274,15 @@ describe('an emergency', () => {
         return { action: 'none', policy: 'unasked', reason: '' }
       },
     }
-    const steps = await take(2, mind({ policy, dryRun: false }))
+    const slow = answering({
+      removeFiles: (...args) => {
+        clock.advance(5)
+        return fs.removeFiles(...args)
+      },
+    })
+    const steps = await take(2, mind({ filesystem: slow, policy, dryRun: false }))
+    expect(steps[0]!.stagesMs.decide).toBe(0)
+    expect(steps[0]!.stagesMs.execute).toBeGreaterThanOrEqual(5)
     expect(steps[0]).toMatchObject({
       decision: { action: 'temp', policy: 'emergency', emergency: true },
       outcome: { action: 'temp', emergency: true },

@@ -57,7 +57,11 @@ export function fileRef(batch: FileBatch, index: number): FileRef {
  * for await (const file of rows(fs.scan())) if (file.sizeBytes > 1e9) console.log(file.path)
  */
 export async function* rows(batches: AsyncIterable<FileBatch>): AsyncGenerator<FileRow, void, void> {
-  for await (const batch of batches) for (let index = 0; index < batch.length; index++) yield new Row(batch, index)
+  for await (const batch of batches) yield* rows.of(batch)
+}
+/** The files of one batch. */
+rows.of = function* of(batch: FileBatch): Generator<FileRow, void, void> {
+  for (let index = 0; index < batch.length; index++) yield new Row(batch, index)
 }
 
 /** Reads its columns when asked. */

@@ -23,6 +23,11 @@ const whole = (least: number, most: number) => (text: string) => {
   if (!Number.isInteger(value)) throw new InvalidArgumentError('expected a whole number.')
   return value
 }
+const position = (text: string, before: [number, number][] | undefined) => {
+  const [, devid, bytes] = /^(\d+):(\d+)$/.exec(text) ?? []
+  if (devid === undefined) throw new InvalidArgumentError('expected a device id and bytes, like 1:4096.')
+  return [...(before ?? []), [Number(devid), Number(bytes)]] as [number, number][]
+}
 const list = (text: string, before: string[] | undefined) => [...(before ?? []), text]
 
 function program(io: Io, exit: (code: number) => void): Command {
@@ -62,6 +67,40 @@ function program(io: Io, exit: (code: number) => void): Command {
     .action(async (path: string, options: { json?: boolean }) =>
       (await import('./subvolumes.js')).subvolumes(io, path, options),
     )
+
+  root
+    .command('scan')
+    .description('every file of a subvolume: counts, sizes, the largest')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--since <generation>', 'only what changed in this generation or later', whole(0, 2 ** 53 - 1))
+    .option('--extents', 'count extents and compressed bytes')
+    .option('--sharing', 'also what is shared with snapshots and clones (slower)')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
+    .option('--json', 'JSON lines, one a name')
+    .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
+
+  root
+    .command('scrub')
+    .description('check everything against its checksums and repair it; progress on a terminal')
+    .argument('<path>', 'any directory on the volume')
+    .option('--read-only', 'check only')
+    .option('--device <id>', 'only this one', whole(1, 2 ** 53 - 1))
+    .option('--limit <MiB/s>', 'of each device', number(0.001, 1e6))
+    .option('--start <id:bytes>', 'where to go on (repeatable)', position)
+    .option('--json', 'one JSON document')
+    .addHelpText('after', '\nExit code 1 when errors were found that are not repaired.')
+    .action(async (path: string, { readOnly, ...options }) => {
+      const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
+      if (!sound) exit(EXIT.failed)
+    })
+
+  root
+    .command('quota')
+    .description('quota groups: what they count, limits, who belongs to whom')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document; null when quota is off')
+    .action(async (path: string, options: { json?: boolean }) => (await import('./quota.js')).quota(io, path, options))
 
   root
     .command('run')

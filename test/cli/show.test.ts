@@ -17,7 +17,7 @@ describe('every command', () => {
   it('has help, on stdout', async () => {
     const top = await btrmind(['--help'])
     expect(top).toMatchObject({ code: 0, err: '' })
-    for (const name of ['usage', 'devices', 'subvolumes', 'run']) {
+    for (const name of ['usage', 'devices', 'subvolumes', 'scan', 'scrub', 'quota', 'run']) {
       expect(top.out).toMatch(new RegExp(`^  ${name} `, 'm'))
       const { code, out, err } = await btrmind([name, '--help'])
       expect({ code, err }).toEqual({ code: 0, err: '' })

@@ -1,0 +1,28 @@
+import { openFilesystem } from '../btrfs/filesystem.js'
+import { formatBytes } from '../units.js'
+import { type Io, paint, printJson, table } from './output.js'
+
+export async function quota(io: Io, path: string, options: { json?: boolean }): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  const quota = await fs.quota({ signal: io.signal })
+  if (options.json) return printJson(io, quota ?? null)
+  if (quota === undefined) {
+    io.stdout.write('quota is off\n')
+    return
+  }
+  const bytes = (count: number | undefined, none: string) => (count === undefined ? none : formatBytes(count))
+  const rows = quota.qgroups.map(({ id, path, subvolumeId, referencedBytes, exclusiveBytes, limits, parents }) => [
+    id,
+    bytes(referencedBytes, '?'),
+    bytes(exclusiveBytes, '?'),
+    bytes(limits.referencedBytes, '-'),
+    bytes(limits.exclusiveBytes, '-'),
+    parents.join(' '),
+    path ?? (subvolumeId === undefined ? '' : '(deleted)'),
+  ])
+  const head = ['qgroup', 'referenced', 'exclusive', 'limit', 'limit (exclusive)', 'in', 'path']
+  io.stdout.write(table(head, rows, [1, 2, 3, 4]))
+  if (quota.rescanning) io.stdout.write(`${paint(io, 'yellow', 'counting: the figures are wrong until it ends')}\n`)
+  else if (quota.inconsistent)
+    io.stdout.write(`${paint(io, 'red', 'inconsistent: the figures are wrong until a rescan')}\n`)
+}

@@ -1,0 +1,72 @@
+import { openFilesystem } from '../btrfs/filesystem.js'
+import type { ScrubProgress } from '../btrfs/scrub.js'
+import { formatBytes, MIB } from '../units.js'
+import { bar, type Io, paint, printJson, table } from './output.js'
+
+export interface ScrubCommand {
+  readonly json?: boolean
+  readonly readonly?: boolean
+  readonly device?: number
+  readonly limit?: number
+  readonly start?: readonly (readonly [devid: number, bytes: number])[]
+}
+
+/** @returns whether everything is readable, or was made so */
+export async function scrub(io: Io, path: string, command: ScrubCommand): Promise<boolean> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  const start = command.start === undefined ? undefined : Object.fromEntries(command.start)
+  const bytesPerSecond = command.limit === undefined ? undefined : Math.round(command.limit * MIB)
+  const scrub = fs.scrub({
+    readonly: command.readonly,
+    devid: command.device,
+    bytesPerSecond,
+    start,
+    signal: io.signal,
+  })
+  const live = io.stderr.isTTY === true && !command.json
+  let last: ScrubProgress
+  let cut = false
+  try {
+    if (live) for await (const progress of scrub) io.stderr.write(`\r${line(progress)}\u001b[K`)
+    last = await scrub.result
+  } catch (error) {
+    const { code, progress } = error as { code?: string; progress?: ScrubProgress }
+    if (code !== 'ECANCELED' || progress?.devices === undefined) throw error
+    last = progress
+    cut = true
+  } finally {
+    if (live) io.stderr.write('\r\u001b[K')
+  }
+  if (command.json) printJson(io, last)
+  else show(io, last, cut, path)
+  return last.uncorrectableErrors + last.correctableErrors === 0
+}
+
+function line({ ratio, bytesPerSecond, remainingMs, uncorrectableErrors, ...counts }: ScrubProgress): string {
+  const left = remainingMs === undefined ? '' : `, ${Math.ceil(remainingMs / 1000)} s left`
+  const bad = uncorrectableErrors + counts.correctedErrors + counts.correctableErrors
+  return `${bar(ratio, 30)} ${(100 * ratio).toFixed(1)} %  ${formatBytes(bytesPerSecond)}/s${left}${bad > 0 ? `, ${bad} errors` : ''}`
+}
+
+function show(io: Io, progress: ScrubProgress, cut: boolean, path: string): void {
+  const rows = progress.devices.map((device) => [
+    String(device.devid),
+    device.state,
+    formatBytes(device.dataBytes + device.treeBytes),
+    String(device.correctedErrors),
+    String(device.correctableErrors),
+    String(device.uncorrectableErrors),
+  ])
+  const head = ['id', 'state', 'checked', 'corrected', 'correctable', 'uncorrectable']
+  io.stdout.write(table(head, rows, [0, 2, 3, 4, 5]))
+  if (progress.uncorrectableErrors > 0) {
+    const text = 'some data has no good copy: the kernel’s log names the files'
+    io.stdout.write(`${paint(io, 'red', text)}\n`)
+  } else if (progress.correctableErrors > 0) {
+    io.stdout.write(`${paint(io, 'yellow', 'another copy is good: a scrub without --read-only repairs it')}\n`)
+  }
+  if (cut) {
+    const from = progress.devices.map(({ devid, lastPhysicalBytes }) => `--start ${devid}:${lastPhysicalBytes}`)
+    io.stdout.write(`stopped; to go on: btrmind scrub ${path} ${from.join(' ')}\n`)
+  }
+}

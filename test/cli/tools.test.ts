@@ -1,0 +1,105 @@
+/** scan, scrub, quota. */
+import { closeSync, linkSync, mkdirSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { btrmind, jsonLines } from './helper.js'
+
+describe.skipIf(cannotMount)('tools', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  const at = (path: string) => join(volume.path, path)
+  beforeAll(async () => {
+    volume = makeVolume({ data: 'dup' })
+    fs = await openFilesystem(volume.path)
+    mkdirSync(at('dir'))
+    writeFileSync(at('dir/big'), Buffer.alloc(3 << 20, 'btrmind'))
+    linkSync(at('dir/big'), at('linked'))
+    writeFileSync(at('small'), 'x')
+    await fs.sync()
+  })
+  afterAll(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  it('scan: a summary in which a hard link counts once, and JSON lines of what find finds', async () => {
+    const { code, out, err } = await btrmind(['scan', volume.path, '--extents', '--largest', '1'])
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toMatch(/^ +2 {2}files +3\.00 MiB/m)
+    expect(out).toMatch(/^ +2 {2}directories/m)
+    expect(out).toMatch(/extents, 0 B compressed$/m)
+    expect(out.split('largest')[1]!.trim().split('\n')).toHaveLength(2)
+    const lines = jsonLines((await btrmind(['scan', volume.path, '--json'])).out) as {
+      path: string
+      sizeBytes: number
+    }[]
+    const found = run('find', volume.path, '-printf', '%P %s\n').trimEnd().split('\n')
+    expect(lines.map(({ path, sizeBytes }) => `${path} ${sizeBytes}`).sort()).toEqual(found.sort())
+    await fs.sync() // find changed access times
+    const { generation } = await fs.subvolume('.')
+    expect((await btrmind(['scan', volume.path, '--json', '--since', String(generation + 1)])).out).toBe('')
+    expect(await btrmind(['scan', volume.path, '--since', 'x'])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("'x'"),
+    })
+    expect((await btrmind(['scan', '/proc'])).code).toBe(1)
+  })
+
+  it('scrub: sound is 0, and what is bad is said, repaired, and 1 until it is', async () => {
+    expect(await btrmind(['scrub', volume.path, '--read-only'])).toMatchObject({ code: 0, err: '' })
+    const image = volume.images[0]!
+    const fd = openSync(image, 'r+')
+    const block = Buffer.alloc(4096)
+    const wanted = Buffer.alloc(4096, 'btrmind')
+    try {
+      for (let offset = 0; readSync(fd, block, 0, 4096, offset) > 0; offset += 4096) {
+        if (!block.subarray(0, 7).equals(wanted.subarray(0, 7))) continue
+        writeSync(fd, Buffer.from('damaged'), 0, 7, offset)
+        break
+      }
+    } finally {
+      closeSync(fd)
+    }
+    const checked = await btrmind(['scrub', volume.path, '--read-only', '--json'])
+    expect(checked.code).toBe(1)
+    expect(JSON.parse(checked.out)).toMatchObject({ correctableErrors: 1, uncorrectableErrors: 0 })
+    const told = await btrmind(['scrub', volume.path, '--read-only'])
+    expect(told.out).toContain('without --read-only repairs it')
+    const repaired = await btrmind(['scrub', volume.path, '--device', '1', '--start', '1:0', '--limit', '1000'], {
+      isTTY: true,
+    })
+    expect(repaired.code).toBe(0)
+    expect(repaired.out).toMatch(/^ *1 +finished +\S+ \S+ +1 +0 +0$/m)
+    expect((await btrmind(['scrub', volume.path, '--read-only'])).code).toBe(0)
+    expect(await btrmind(['scrub', volume.path, '--start', '7'])).toMatchObject({ code: 2 })
+    expect((await btrmind(['scrub', volume.path, '--device', '9'])).err).toContain('ENODEV')
+  })
+
+  it('scrub: stopped in the middle says how to go on', async () => {
+    run('dd', 'if=/dev/urandom', `of=${at('more')}`, 'bs=1M', 'count=48', 'conv=fsync', 'status=none')
+    const limit = `/sys/fs/btrfs/${fs.uuid}/devinfo/1/scrub_speed_max`
+    const stop = new AbortController()
+    const ran = btrmind(['scrub', volume.path, '--limit', '4'], { signal: stop.signal })
+    await vi.waitFor(() => expect(readFileSync(limit, 'utf8').trim()).toBe('4194304'))
+    stop.abort()
+    const { code, out } = await ran
+    expect(code).toBe(0)
+    // Before it began there is nothing to go on from.
+    if (out !== '') expect(out).toMatch(/to go on: btrmind scrub \S+ --start 1:\d+/)
+  })
+
+  it('quota: off, and as it counts', async () => {
+    expect(await btrmind(['quota', volume.path])).toEqual({ code: 0, out: 'quota is off\n', err: '' })
+    expect((await btrmind(['quota', volume.path, '--json'])).out).toBe('null\n')
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    await fs.limitQgroup('0/5', { referencedBytes: 100 << 20 })
+    await fs.sync()
+    const { out } = await btrmind(['quota', volume.path])
+    expect(out).toMatch(/^0\/5 +\S+ MiB +\S+ MiB +100\.00 MiB +-/m)
+    expect(JSON.parse((await btrmind(['quota', volume.path, '--json'])).out)).toMatchObject({ mode: 'classic' })
+    await fs.disableQuota()
+  })
+})

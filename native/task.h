@@ -11,6 +11,7 @@
 // The environment's clean-up hook (JavaScript thread) cancels and joins long tasks; quick ones are abandoned.
 #pragma once
 #include <napi.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <exception>
@@ -108,6 +109,36 @@ Napi::Value longRunning(const Args& args, HandlePtr handle, Work work, Convert c
   task->handle = std::move(handle);
   return start(args.env(), std::move(task), Lane::longRunning, static_cast<uint32_t>(args.u64(0)));
 }
+
+// A long call into the kernel. What stops it means whichever of its kind runs on the volume, also another process's: so
+// that is asked only while this one is inside, and not in its first moment, in which the kernel refuses it where there
+// is another.
+class KernelCall {
+ public:
+  // The whole work holds one: after it stop() asks no more.
+  struct Work {
+    KernelCall& call;
+    ~Work() { call.ended_ = true; }
+  };
+  // Held inside the kernel.
+  struct Inside {
+    explicit Inside(KernelCall& call) : call(call) { call.inside_ = true; }
+    ~Inside() { call.inside_ = false; }
+    KernelCall& call;
+  };
+  // Until the work has ended, or ask() says that it was heard: the call may not have begun yet.
+  template <class Ask>
+  void stop(Ask ask) const {
+    while (!ended_) {
+      bool inside = inside_;
+      usleep(1000);
+      if (inside && inside_ && ask()) return;
+    }
+  }
+
+ private:
+  std::atomic<bool> inside_{false}, ended_{false};
+};
 
 // For work that gives nothing back.
 struct Nothing {};

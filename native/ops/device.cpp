@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -100,19 +99,24 @@ Napi::Value deviceRemove(const Args& args) {
   } else {
     asked.flags = BTRFS_DEVICE_SPEC_BY_ID;
   }
+  auto call = std::make_shared<KernelCall>();
   return longRunning(
       args, handle,
-      [handle, asked](const Cancelled& cancelled) {
+      [handle, asked, call](const Cancelled& cancelled) {
+        KernelCall::Work work{*call};
         if (cancelled) throw Failure{ECANCELED, nullptr, "begin"};
         btrfs_ioctl_vol_args_v2 request = asked;
+        KernelCall::Inside inside(*call);
         checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RM_DEV_V2), &request, "remove the device");
         return Nothing{};
       },
       toUndefined,
-      [handle] {
-        btrfs_ioctl_vol_args_v2 stop = {};
-        setName(stop, "cancel");  // Linux 5.14; ENOTCONN when it has just ended
-        tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RM_DEV_V2), &stop);
+      [handle, call] {
+        call->stop([&] {
+          btrfs_ioctl_vol_args_v2 stop = {};
+          setName(stop, "cancel");  // Linux 5.14
+          return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RM_DEV_V2), &stop) != -ENOTCONN;
+        });
       });
 }
 
@@ -163,14 +167,11 @@ Napi::Value deviceReplace(const Args& args) {
   if (target.size() >= sizeof asked.start.tgtdev_name)
     throw Failure{ENAMETOOLONG, nullptr, "pass the device's path on", target};
   memcpy(asked.start.tgtdev_name, target.c_str(), target.size() + 1);
-  auto ended = std::make_shared<std::atomic<bool>>(false);
+  auto call = std::make_shared<KernelCall>();
   return longRunning(
       args, handle,
       [=](const Cancelled& cancelled) {
-        struct End {
-          std::atomic<bool>& ended;
-          ~End() { ended = true; }
-        } end{*ended};
+        KernelCall::Work work{*call};
         openDevice(target, force);
         auto stopped = [](btrfs_ioctl_dev_replace_status_params status) {
           Failure failure{ECANCELED, "BTRFS_IOC_DEV_REPLACE", "replace the device"};
@@ -182,7 +183,10 @@ Napi::Value deviceReplace(const Args& args) {
         };
         if (cancelled) throw stopped({});
         btrfs_ioctl_dev_replace_args request = asked;
-        int returned = tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_DEV_REPLACE), &request);
+        int returned = [&] {
+          KernelCall::Inside inside(*call);
+          return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_DEV_REPLACE), &request);
+        }();
         if (returned != 0) {
           Failure failure{returned < 0 ? -returned : returned, "BTRFS_IOC_DEV_REPLACE", "replace the device", target};
           failure.positive = returned > 0;
@@ -203,15 +207,13 @@ Napi::Value deviceReplace(const Args& args) {
         return status;
       },
       toJs,
-      [handle, ended] {
-        while (!*ended) {
+      [handle, call] {
+        call->stop([&] {
           btrfs_ioctl_dev_replace_args stop = {};
           stop.cmd = BTRFS_IOCTL_DEV_REPLACE_CMD_CANCEL;
-          if (tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_DEV_REPLACE), &stop) == 0 &&
-              stop.result == BTRFS_IOCTL_DEV_REPLACE_RESULT_NO_ERROR)
-            return;
-          usleep(1000);
-        }
+          return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_DEV_REPLACE), &stop) == 0 &&
+                 stop.result == BTRFS_IOCTL_DEV_REPLACE_RESULT_NO_ERROR;
+        });
       });
 }
 

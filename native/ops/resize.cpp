@@ -1,7 +1,9 @@
 // How much of a device the filesystem uses.
 #include <linux/btrfs.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <memory>
 
 #include "../task.h"
 #include "ops.h"
@@ -20,19 +22,24 @@ btrfs_ioctl_vol_args request(const std::string& text) {
 Napi::Value resize(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string text = std::to_string(args.u64(2)) + ":" + std::to_string(args.u64(3));
+  auto call = std::make_shared<KernelCall>();
   return longRunning(
       args, handle,
-      [handle, text](const Cancelled& cancelled) {
+      [handle, text, call](const Cancelled& cancelled) {
+        KernelCall::Work work{*call};
         if (cancelled) throw Failure{ECANCELED, nullptr, "begin"};
         btrfs_ioctl_vol_args size = request(text);
+        KernelCall::Inside inside(*call);
         // Positive where another exclusive operation runs.
         checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RESIZE), &size, "resizeDevice");
         return Nothing{};
       },
       toUndefined,
-      [handle] {
-        btrfs_ioctl_vol_args stop = request("cancel");  // Linux 5.14; ENOTCONN when it has just ended
-        tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RESIZE), &stop);
+      [handle, call] {
+        call->stop([&] {
+          btrfs_ioctl_vol_args stop = request("cancel");  // Linux 5.14
+          return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_RESIZE), &stop) != -ENOTCONN;
+        });
       });
 }
 

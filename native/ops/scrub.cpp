@@ -1,7 +1,4 @@
 // Scrub of one device: an ioctl that may take hours, one that looks at it, and one that stops it.
-#include <unistd.h>
-
-#include <atomic>
 #include <cerrno>
 #include <optional>
 #include <vector>
@@ -39,13 +36,17 @@ Napi::Value scrub(const Args& args) {
   asked.start = args.u64(3);
   asked.end = args.absent(4) ? UINT64_MAX : args.u64(4);
   asked.flags = args.boolean(5) ? BTRFS_SCRUB_READONLY : 0;
-  auto ended = std::make_shared<std::atomic<bool>>(false);
+  auto call = std::make_shared<KernelCall>();
   return longRunning(
       args, handle,
-      [handle, asked, ended](const Cancelled& cancelled) {
+      [handle, asked, call](const Cancelled& cancelled) {
+        KernelCall::Work work{*call};
         btrfs_ioctl_scrub_args run = asked;
-        int returned = cancelled ? -ECANCELED : tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB), &run);
-        *ended = true;
+        int returned = -ECANCELED;
+        if (!cancelled) {
+          KernelCall::Inside inside(*call);
+          returned = tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB), &run);
+        }
         if (returned == 0) return run.progress;
         Failure failure{returned < 0 ? -returned : returned, "BTRFS_IOC_SCRUB", "scrub"};
         failure.positive = returned > 0;
@@ -55,16 +56,13 @@ Napi::Value scrub(const Args& args) {
         throw failure;
       },
       [](Napi::Env env, btrfs_scrub_progress& progress) { return counters(env, progress); },
-      // The kernel's cancel ends every scrub of the volume; it is asked only while ours is one of them.
-      [handle, ended, devid = asked.devid] {
-        while (!*ended) {
+      [handle, call, devid = asked.devid] {
+        call->stop([&] {
           btrfs_ioctl_scrub_args now = {};
           now.devid = devid;
-          if (tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_PROGRESS), &now) == 0 && !*ended &&
-              tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_CANCEL), nullptr) == 0)
-            return;
-          usleep(1000);
-        }
+          return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_PROGRESS), &now) == 0 &&
+                 tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_CANCEL), nullptr) == 0;
+        });
       });
 }
 

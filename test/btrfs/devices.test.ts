@@ -89,6 +89,21 @@ describe.skipIf(cannotMount)('devices', () => {
     expect(sum('file')).toBe(before)
   })
 
+  it('one that is told to stop before it began leaves the one that runs alone', async () => {
+    await make({ devicesMiB: [1024], sparesMiB: [1024, 1024] })
+    const [, second, third] = volume.loops as [string, string, string]
+    write('file', 400)
+    const running = fs.replaceDevice(1, second)
+    while ((await fs.replaceStatus()).state === 'never') await new Promise((resolve) => setTimeout(resolve, 1))
+    for (let i = 0; i < 12; i++) {
+      const other = fs.replaceDevice(1, third)
+      await other.cancel()
+      const error = await other.result.catch((error) => error)
+      expect(['ECANCELED', 'BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS', 'EINPROGRESS']).toContain(error.code)
+    }
+    expect(await running.result).toMatchObject({ state: 'finished' })
+  })
+
   it('replaces and takes out what is missing', async () => {
     await make({ devicesMiB: [512, 512, 512], sparesMiB: [512], data: 'raid1', metadata: 'raid1' })
     write('file', 40)

@@ -21,8 +21,17 @@ const nightShift = {
   },
 }
 
-const filesystem = await openFilesystem(path)
-const mind = new Btrmind({ filesystem, policy: nightShift, roots: { compress: [path] }, intervalMs: 200 })
+const filesystem = await openFilesystem(path).catch((error) => {
+  console.error(error.message)
+  process.exit(1)
+})
+const mind = new Btrmind({
+  filesystem,
+  policy: nightShift,
+  roots: { compress: [path] }, // a dry run: nothing is done without dryRun: false
+  intervalMs: 200,
+  onWarning: (warning) => console.error('warning:', warning.message),
+})
 for await (const { index, decision, outcome } of mind) {
   console.log(`${decision.policy} says ${decision.action}: ${decision.reason}; ${outcome.explanation}`)
   if (index + 1 >= Number(steps)) break

@@ -8,20 +8,24 @@ const [source = '/mnt/pool/projects', directory = '/mnt/pool/snapshots', keep = 
 try {
   const fs = await openFilesystem(source)
   const { uuid } = await fs.subvolume(source)
+  const parent = await fs.directory(directory)
   const name = `${basename(source)}-${new Date().toISOString().replaceAll(':', '')}`
   await fs.snapshot(source, join(directory, name), { readonly: true })
   console.log(`made ${name}`)
 
+  // Snapshots of it may lie elsewhere too: only those directly in this directory are ours to delete.
   const ours = []
   for await (const subvolume of fs.subvolumes()) {
-    if (subvolume.parentUuid === uuid && subvolume.readonly) ours.push(subvolume)
+    const { parentUuid, readonly, parentId, directoryInode } = subvolume
+    const here = parentId === parent.subvolumeId && directoryInode === parent.inode
+    if (here && parentUuid === uuid && readonly) ours.push(subvolume)
   }
   ours.sort((a, b) => b.createdAt - a.createdAt || b.id - a.id)
-  for (const old of ours.slice(Number(keep))) {
+  for (const { id, path } of ours.slice(Number(keep))) {
     const { freeBytes } = await fs.statfs()
-    await fs.deleteSubvolume(join(directory, basename(old.path)), { waitUntilFreed: true })
+    await fs.deleteSubvolume(join(directory, basename(path)), { id, parent, waitUntilFreed: true })
     const freed = (await fs.statfs()).freeBytes - freeBytes
-    console.log(`deleted ${basename(old.path)}: ${formatBytes(freed)} free again`)
+    console.log(`deleted ${basename(path)}: ${formatBytes(freed)} free again`)
   }
   await fs.close()
 } catch (error) {

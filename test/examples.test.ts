@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -42,6 +42,10 @@ describe.skipIf(cannotMount)('on a real volume', () => {
   })
 
   it('snapshot.mjs keeps the newest', async () => {
+    // A snapshot of it that lies elsewhere, the oldest of all, and another subvolume of that name.
+    mkdirSync(join(volume.path, 'elsewhere'))
+    run('btrfs', 'subvolume', 'snapshot', '-r', join(volume.path, 'projects'), join(volume.path, 'elsewhere/old'))
+    run('btrfs', 'subvolume', 'create', join(volume.path, 'snapshots/old'))
     for (let index = 0; index < 4; index++) {
       writeFileSync(join(volume.path, 'projects/plan'), Buffer.alloc(1 << 20, index))
       const { code, stderr } = await example(
@@ -53,7 +57,11 @@ describe.skipIf(cannotMount)('on a real volume', () => {
       expect(stderr).toBe('')
       expect(code).toBe(0)
     }
-    const left = readdirSync(join(volume.path, 'snapshots')).sort()
+    expect(readdirSync(join(volume.path, 'elsewhere'))).toEqual(['old'])
+    const left = readdirSync(join(volume.path, 'snapshots'))
+      .filter((name) => name !== 'old')
+      .sort()
+    expect(existsSync(join(volume.path, 'snapshots/old'))).toBe(true)
     expect(left).toHaveLength(2)
     expect(left.map((name) => readFileSync(join(volume.path, 'snapshots', name, 'plan'))[0])).toEqual([2, 3])
   })
@@ -72,9 +80,12 @@ describe.skipIf(cannotMount)('on a real volume', () => {
     expect(stdout.match(/^night shift says (none|compress): /gm)).toHaveLength(2)
   })
 
-  it.each(['usage.mjs', 'snapshot.mjs', 'daemon.mjs'])('%s says what is wrong with a path', async (name) => {
-    const { code, stderr } = await example(name, '/proc', '/proc')
-    expect(code).toBe(1)
-    expect(stderr).toMatch(/^ENOTTY: .*'\/proc'.*not a btrfs filesystem\n$/)
-  })
+  it.each(['usage.mjs', 'snapshot.mjs', 'daemon.mjs', 'policy.mjs'])(
+    '%s says what is wrong with a path',
+    async (name) => {
+      const { code, stderr } = await example(name, '/proc', '/proc')
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^ENOTTY: .*'\/proc'.*not a btrfs filesystem\n$/)
+    },
+  )
 })

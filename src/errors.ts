@@ -67,11 +67,11 @@ export class BtrfsError extends Error {
   constructor(
     operation: string,
     failure: Omit<NativeFailure, 'failure'>,
-    context: { path?: string; dest?: string } = {},
+    context: { path?: string; dest?: string; hints?: Readonly<Record<string, string>> } = {},
   ) {
     const path = failure.path ?? context.path
     const dest = failure.dest ?? context.dest
-    const hint = failure.hint ?? HINTS[failure.code]
+    const hint = failure.hint ?? context.hints?.[failure.code] ?? HINTS[failure.code]
     const where = path === undefined ? '' : dest === undefined ? ` '${path}'` : ` '${path}' -> '${dest}'`
     const ioctl = failure.ioctl === undefined ? '' : ` (${failure.ioctl})`
     const step = failure.step === undefined || failure.step === operation ? '' : `: could not ${failure.step}`

@@ -1,4 +1,5 @@
 /** Files in batches of columns, from a walk or a scan. */
+import { inspect } from 'node:util'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
 import type { FileBatch, FileRef, FileRow, ScanBatch, Skipped } from './types.js'
 import type { Volume } from './volume.js'
@@ -113,6 +114,10 @@ class Row implements FileRow {
   }
   get sharedBytes() {
     return this.#batch.sharedBytes?.[this.#index]
+  }
+  /** console.log() would see none of the getters. */
+  [inspect.custom]() {
+    return this.toJSON()
   }
   toJSON() {
     return { ...Object.fromEntries(COLUMNS.map((name) => [name, this[name]])), path: this.path }

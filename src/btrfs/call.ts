@@ -10,10 +10,12 @@ export interface CallOptions {
   readonly timeoutMs?: number | undefined
 }
 
-/** Paths for the error message. */
+/** For the error message. */
 export interface CallContext {
   readonly path?: string
   readonly dest?: string
+  /** Where a code means something else to this call than to most. */
+  readonly hints?: Readonly<Record<string, string>>
 }
 
 let lastTicket = 0

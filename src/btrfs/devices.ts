@@ -67,7 +67,7 @@ export async function addDevice(volume: Volume, path: string, options: AddDevice
  * CAP_SYS_ADMIN · hours: on a thread of its own; abort, timeout and close() cancel it (ECANCELED; Linux 5.14), and what
  * was moved stays where it is.
  * @param devid as devices() says; or 'missing', the first of those that are gone (on a degraded mount)
- * @throws BtrfsError ENODEV (no such device), ENOSPC (no room for what is on it),
+ * @throws BtrfsError ENOENT (no such device), ENOSPC (no room for what is on it),
  *   BTRFS_ERROR_DEV_RAID…_MIN_NOT_MET (the profile needs it), BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS, EPERM, EROFS,
  *   ECANCELED
  * @example
@@ -79,8 +79,11 @@ export async function removeDevice(
   options: CallOptions = {},
 ): Promise<void> {
   const device = devid === 'missing' ? 0 : check('removeDevice: devid', devidArgument, devid)
-  await volume.callLong('removeDevice', {}, check('removeDevice', callOptions, options), (t) =>
-    native.deviceRemove(t, volume.handle, device),
+  await volume.callLong(
+    'removeDevice',
+    { hints: { ENOENT: `the volume has no device ${devid}` } },
+    check('removeDevice', callOptions, options),
+    (t) => native.deviceRemove(t, volume.handle, device),
   )
 }
 

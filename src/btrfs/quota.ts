@@ -64,6 +64,10 @@ function parts(id: string): [level: number, id: number] | undefined {
   if (level === undefined || number === undefined || level >= 2 ** 16 || number >= 2 ** 48) return undefined
   return [level, number]
 }
+/** What the codes mean here; the path in the message is the volume's. */
+const hints = (missing?: string) => ({
+  hints: { ENOTCONN: 'quota is off; see enableQuota()', ...(missing === undefined ? {} : { ENOENT: missing }) },
+})
 const checkId = (operation: string, id: string) => parts(check(`${operation}: qgroup`, idArgument, id))!
 
 /**
@@ -154,7 +158,7 @@ export async function rescanQuota(volume: Volume, options: RescanOptions = {}): 
   const { signal, timeoutMs } = callWith
   const start = performance.now()
   try {
-    await volume.call('rescanQuota', {}, callWith, (t) => native.quotaRescan(t, volume.handle))
+    await volume.call('rescanQuota', hints(), callWith, (t) => native.quotaRescan(t, volume.handle))
   } catch (error) {
     if ((error as BtrfsError).code !== 'EINPROGRESS') throw error
   }
@@ -181,7 +185,9 @@ const rescanning = (volume: Volume, options: CallOptions) =>
 export async function createQgroup(volume: Volume, id: string, options: CallOptions = {}): Promise<void> {
   const group = checkId('createQgroup', id)
   const callWith = check('createQgroup', callOptions, options)
-  await volume.call('createQgroup', {}, callWith, (t) => native.qgroupCreate(t, volume.handle, ...group, true))
+  await volume.call('createQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
+    native.qgroupCreate(t, volume.handle, ...group, true),
+  )
 }
 
 /**
@@ -194,7 +200,9 @@ export async function createQgroup(volume: Volume, id: string, options: CallOpti
 export async function destroyQgroup(volume: Volume, id: string, options: CallOptions = {}): Promise<void> {
   const group = checkId('destroyQgroup', id)
   const callWith = check('destroyQgroup', callOptions, options)
-  await volume.call('destroyQgroup', {}, callWith, (t) => native.qgroupCreate(t, volume.handle, ...group, false))
+  await volume.call('destroyQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
+    native.qgroupCreate(t, volume.handle, ...group, false),
+  )
 }
 
 /**
@@ -231,7 +239,12 @@ async function relate(
   const from = checkId(operation, child)
   const to = checkId(operation, parent)
   const callWith = check(operation, callOptions, options)
-  return volume.call(operation, {}, callWith, (t) => native.qgroupAssign(t, volume.handle, ...from, ...to, assign))
+  return volume.call(
+    operation,
+    hints(`${child}, ${parent}: no such quota groups, or the one is not in the other`),
+    callWith,
+    (t) => native.qgroupAssign(t, volume.handle, ...from, ...to, assign),
+  )
 }
 
 /**
@@ -250,7 +263,7 @@ export async function limitQgroup(
   const group = checkId('limitQgroup', id)
   const { referencedBytes, exclusiveBytes, ...callWith } = check('limitQgroup', limits, given)
   const limit = (bytes: number | null | undefined) => (bytes === null ? -1 : bytes)
-  await volume.call('limitQgroup', {}, callWith, (t) =>
+  await volume.call('limitQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
     native.qgroupLimit(t, volume.handle, ...group, limit(referencedBytes), limit(exclusiveBytes)),
   )
 }

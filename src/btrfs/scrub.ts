@@ -143,6 +143,8 @@ interface DeviceScrub {
   state: ScrubDevice['state']
 }
 
+const busy = { EINPROGRESS: 'another scrub of this device, or a replacement, runs' }
+
 async function scrubDevice(
   volume: Volume,
   run: DeviceScrub,
@@ -152,7 +154,7 @@ async function scrubDevice(
   const { devid, from, end } = run
   const limit = bytesPerSecond === undefined ? undefined : await SpeedLimit.set(volume, devid, bytesPerSecond)
   try {
-    run.counters = await volume.callLong('scrub', {}, { signal: stop }, (t) =>
+    run.counters = await volume.callLong('scrub', { hints: busy }, { signal: stop }, (t) =>
       native.scrub(t, volume.handle, devid, from, end, readonly),
     )
     run.state = 'finished'

@@ -45,11 +45,23 @@ describe.skipIf(cannotMount)('quota', () => {
 
   it('off: undefined, and what needs it says so', async () => {
     expect(await fs.quota()).toBeUndefined()
-    await expect(fs.createQgroup('1/1')).rejects.toMatchObject({ code: 'ENOTCONN' })
+    await expect(fs.createQgroup('1/1')).rejects.toMatchObject({
+      code: 'ENOTCONN',
+      hint: expect.stringContaining('quota is off'),
+    })
     await expect(fs.limitQgroup('0/5', { referencedBytes: 1 })).rejects.toMatchObject({ code: 'ENOTCONN' })
     await expect(fs.rescanQuota()).rejects.toBeInstanceOf(Error)
     await fs.disableQuota()
     expect(await fs.quota()).toBeUndefined()
+  })
+
+  it('names the quota group that is not there', async () => {
+    await fs.enableQuota()
+    const error = { code: 'ENOENT', hint: 'there is no quota group 1/7' }
+    await expect(fs.destroyQgroup('1/7')).rejects.toMatchObject(error)
+    await expect(fs.limitQgroup('1/7', { referencedBytes: 1 })).rejects.toMatchObject(error)
+    const relation = { code: 'ENOENT', hint: expect.stringMatching(/^0\/5, 1\/7: no such quota groups/) }
+    await expect(fs.unassignQgroup('0/5', '1/7')).rejects.toMatchObject(relation)
   })
 
   it('counts what btrfs-progs shows, with limits and who belongs to whom', async () => {

@@ -14,6 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { inspect } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { fileRef, rows } from '../../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
@@ -65,6 +66,13 @@ describe.skipIf(cannotMount)('scan()', () => {
   afterAll(async () => {
     await fs?.close()
     volume?.[Symbol.dispose]()
+  })
+
+  it('shows a row with its columns where it is printed', async () => {
+    mkdirSync(at('shown'))
+    writeFileSync(at('shown/file'), 'twelve bytes')
+    const row = (await collect({ subvolume: 'shown' })).find(({ path }) => path === 'file')!
+    expect(inspect(row)).toMatch(/sizeBytes: 12,[\s\S]*path: 'file'/)
   })
 
   it('gives what find gives: each column of every kind of file, any name, every hard link', async () => {

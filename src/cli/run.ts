@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { type RootOptions, resolveRoots } from '../actions/roots.js'
+import { ACTIONS } from '../actions/table.js'
 import { openFilesystem } from '../btrfs/filesystem.js'
 import type { Filesystem } from '../btrfs/types.js'
 import { BtrfsError, BtrmindError } from '../errors.js'
@@ -64,7 +65,7 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
   for await (const step of mind) {
     critical = step.critical
     if (json) io.stdout.write(`${JSON.stringify(step, replacer)}\n`)
-    else io.stdout.write(lines(io, step))
+    else io.stdout.write(lines(io, step) + (step.index === 0 && !apply ? readiness(step) : ''))
     if (once) break
   }
   noAnswer.signal.throwIfAborted()
@@ -92,11 +93,15 @@ function replacer(_key: string, value: unknown): unknown {
   return value instanceof Error ? value.message : value
 }
 
-function heading(io: Io, { path, temp, snapshots, apply, interval }: RunOptions, stateDir: string | undefined): string {
+function heading(
+  io: Io,
+  { path, temp, snapshots, apply, once, interval }: RunOptions,
+  stateDir: string | undefined,
+): string {
   const mode = apply ? paint(io, 'red', 'really acts (--apply)') : paint(io, 'green', 'dry run: changes nothing')
   const list = (paths: string[] | undefined, none: string) => paths?.map((p) => resolve(p)).join(', ') ?? none
   return [
-    `${resolve(path)}, every ${interval} s, ${mode}`,
+    `${resolve(path)}, ${once ? 'once' : `every ${interval} s`}, ${mode}`,
     `  temporary files below  ${list(temp, 'nothing (--temp)')}`,
     `  snapshots directly in  ${list(snapshots, 'nothing (--snapshots)')}`,
     `  inactive files below   ${resolve(path)}`,
@@ -121,6 +126,15 @@ function lines(io: Io, step: Step): string {
     text.push(`          ${paint(io, level === 'critical' ? 'red' : 'yellow', `${level}:`)} ${message}`)
   }
   return `${text.join('\n')}\n`
+}
+
+/** What could be done if the policy wanted it, and why the rest could not: so that options can be tried on any volume. */
+function readiness({ decision }: Step): string {
+  const rows = decision.verdicts.slice(1).map((verdict, index) => {
+    const name = ACTIONS[index + 1]!.name
+    return `          ${name.padEnd(10)} ${verdict.allowed ? 'could be taken' : `could not: ${verdict.reason}`}\n`
+  })
+  return rows.join('')
 }
 
 function result({ dryRun, refusal, explanation, predictedBytes, freedBytes, items }: Step['outcome']): string {

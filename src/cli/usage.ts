@@ -11,7 +11,9 @@ export async function usage(io: Io, path: string, options: { json?: boolean }): 
   const { live } = usage
   if (live !== undefined) {
     const style = live.usedPercent >= 99 ? 'red' : live.usedPercent >= 90 ? 'yellow' : 'green'
-    out(`${paint(io, style, bar(live.usedPercent / 100, 40))} ${live.usedPercent.toFixed(1)} % used, live\n\n`)
+    out(
+      `${paint(io, style, bar(live.usedPercent / 100, 40))} ${live.usedPercent.toFixed(1)} % used, live (metadata as allocated)\n\n`,
+    )
   }
   const ratio = (value: number | undefined) => value?.toFixed(2) ?? 'not available'
   const bytes = (value: number | undefined) => (value === undefined ? 'not available' : formatBytes(value))

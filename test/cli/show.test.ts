@@ -132,7 +132,7 @@ describe.skipIf(cannotMount)('of a real volume', () => {
     const { code, out, err } = await btrmind(['usage', volume.path])
     expect({ code, err }).toEqual({ code: 0, err: '' })
     const usage = await fs.usage()
-    expect(out).toMatch(/^[█░]{40} \d+\.\d % used, live\n\n/)
+    expect(out).toMatch(/^[█░]{40} \d+\.\d % used, live \(metadata as allocated\)\n\n/)
     expect(out).toMatch(new RegExp(`^device size +${formatBytes(usage.deviceSizeBytes)}$`, 'm'))
     expect(out).toMatch(new RegExp(`^free \\(statfs\\) +${formatBytes(usage.freeStatfsBytes)}$`, 'm'))
     for (const { type, profile, sizeBytes } of usage.blockGroups) {

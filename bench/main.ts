@@ -7,6 +7,7 @@ import type { Row } from './measure.js'
 const PARTS: Record<string, { title: string; volume: boolean; load: () => Promise<{ rows(): Promise<Row[]> }> }> = {
   usage: { title: 'usage()', volume: true, load: () => import('./usage.js') },
   subvolumes: { title: 'subvolumes', volume: true, load: () => import('./subvolumes.js') },
+  trees: { title: 'large trees', volume: true, load: () => import('./trees.js') },
   loop: { title: 'monitor to action', volume: true, load: () => import('./loop.js') },
   agent: { title: 'network', volume: false, load: async () => ({ rows: (await import('./agent.js')).agentRows }) },
 }

@@ -201,6 +201,8 @@ export class JsonLines<T> {
   async #write(line: Buffer, sync: boolean): Promise<void> {
     if (this.#closed) throw new BtrmindError('BTRMIND_ERR_STATE', `'${this.path}' was closed`)
     try {
+      // Whoever looks for it finds nothing, so it is no record.
+      if ((await this.handle.stat()).nlink === 0) throw new Error('it was deleted while it was written to')
       if (this.sizeBytes > 0 && this.sizeBytes + line.length > this.maxBytes) await this.#rotate()
       try {
         let written = 0

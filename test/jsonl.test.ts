@@ -101,6 +101,16 @@ describe('openJsonLines()', () => {
     expect(n.length).toBeGreaterThan(10)
   })
 
+  it('a record in a file that was deleted is none, and that is said', async () => {
+    const { file } = await openJsonLines(path, { isRecord })
+    await file.append({ n: 1 }, { sync: true })
+    rmSync(path)
+    await expect(file.append({ n: 2 })).rejects.toMatchObject({ code: 'BTRMIND_ERR_STATE' })
+    await expect(file.append({ n: 3 }, { sync: true })).rejects.toThrow(`'${path}': it was deleted`)
+    await file.close()
+    expect(existsSync(path)).toBe(false)
+  })
+
   it('keeps the order of appends that nobody waited for', async () => {
     const { file } = await openJsonLines(path, { isRecord })
     await Promise.all(Array.from({ length: 100 }, (_, n) => file.append({ n })))

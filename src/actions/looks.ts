@@ -20,6 +20,8 @@ export class Looks {
   readonly #look = new Beside()
   readonly #stop = new AbortController()
   #problems: string[] = []
+  /** What the last look for each met: told when it is new, not with every look. */
+  readonly #met = new Map<string, ReadonlySet<string>>()
   /** Raw bytes a logical byte of data takes, as far as known. */
   dataRatio: number | undefined
   /** Why the last look for its candidates failed. */
@@ -48,7 +50,9 @@ export class Looks {
   beginNow(temp: TempActor): void {
     const { stepMs } = this.#bounds
     const untilMs = this.#clock.elapsedMs() + stepMs
-    const look = () => temp.lookNow(this.#stop.signal, untilMs)
+    const look = async (problems: string[]) => {
+      problems.push(...(await temp.lookNow(this.#stop.signal, untilMs)))
+    }
     if (!this.#look.busy) this.#look.start(() => this.#part('temp', stepMs + this.#timeoutMs, look))
   }
 
@@ -65,7 +69,7 @@ export class Looks {
     return this.#look.busy ? `the look for candidates has been under way ${this.#look.since}` : undefined
   }
 
-  /** What could not be looked at, one sentence each; each once. */
+  /** What could not be looked at, one sentence each; again only when it was gone meanwhile. */
   takeProblems(): string[] {
     return this.#problems.splice(0)
   }
@@ -80,25 +84,29 @@ export class Looks {
     for (const name of ACTED) {
       const actor = this.#actors[name]
       // A walk and two rounds of questions, each of scanMs.
-      await this.#part(name, 3 * this.#bounds.scanMs + this.#timeoutMs, async () => {
+      await this.#part(name, 3 * this.#bounds.scanMs + this.#timeoutMs, async (problems) => {
         this.blind[name] = undefined
-        for (const complaint of await actor.refresh(signal, usage)) this.#problems.push(`${name}: ${complaint}`)
+        problems.push(...(await actor.refresh(signal, usage)))
         if (actor.next !== undefined) await journal?.prepare(name, actor.next())
       })
     }
   }
 
-  async #part(what: Acted | 'usage', patienceMs: number, work: () => Promise<void>): Promise<void> {
+  async #part(what: Acted | 'usage', patienceMs: number, work: (problems: string[]) => Promise<void>): Promise<void> {
     if (this.#stop.signal.aborted) return
     this.#look.part(what, patienceMs)
+    const problems: string[] = []
     try {
-      await work()
+      await work(problems)
     } catch (error) {
       if (this.#stop.signal.aborted) return
       const { message } = error as Error
-      this.#problems.push(`${what}: ${message}`)
+      problems.push(message)
       if (what !== 'usage') this.blind[what] = message
     }
+    const before = this.#met.get(what)
+    this.#met.set(what, new Set(problems))
+    for (const problem of problems) if (!before?.has(problem)) this.#problems.push(`${what}: ${problem}`)
   }
 
   /** Gives up what is stuck. Idempotent. */

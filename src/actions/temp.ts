@@ -65,7 +65,7 @@ export class TempActor implements Actor {
   }
 
   /** For an emergency: without rest, until there is something to delete or the pass is over. */
-  async lookNow(signal: AbortSignal, untilMs: number): Promise<void> {
+  async lookNow(signal: AbortSignal, untilMs: number): Promise<string[]> {
     const { clock } = this.#context
     const { passes } = this.#scan
     const inTime = () => !signal.aborted && clock.elapsedMs() < untilMs
@@ -73,6 +73,7 @@ export class TempActor implements Actor {
       await this.#scan.look({ signal, now: true })
     }
     await this.#ask(signal)
+    return this.#scan.complaints
   }
 
   next(): readonly string[] {

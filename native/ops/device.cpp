@@ -60,7 +60,7 @@ void requireEmpty(int fd, const std::string& path) {
   }
 }
 
-// Whole and not in use; the descriptor keeps it so for a file system that wants it exclusively.
+// Whole and, at this moment, not in use.
 ScopedFd openDevice(const std::string& path, bool force) {
   ScopedFd fd(checkedCall(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL), "open", "open the device", path));
   struct stat stat;

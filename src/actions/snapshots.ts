@@ -24,6 +24,8 @@ interface Snapshot {
 /** Of past deletions so many make the estimate of the next. */
 const REMEMBERED = 16
 
+const GONE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES'])
+
 export class SnapshotsActor implements Actor {
   readonly #context: ActorContext
   #found: Found[] | undefined
@@ -121,8 +123,10 @@ export class SnapshotsActor implements Actor {
     try {
       const at = await this.#context.filesystem.directory(path)
       return at.path === path && at.subvolumeTop && at.subvolumeId === id
-    } catch {
-      return false
+    } catch (error) {
+      // Anything else does not say that it is gone.
+      if (error instanceof BtrfsError && GONE.has(error.code)) return false
+      throw error
     }
   }
 

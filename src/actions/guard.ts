@@ -141,14 +141,14 @@ export const RULES: readonly Rule[] = [
   {
     code: 'cool-down',
     actions: ALL,
-    when: 'it acted less than `cooldownMinutes` ago (not in an emergency)',
+    when: 'it acted less than `cooldownMinutes` ago (the emergency deletion of temporary files never rests)',
     refuses: (facts, action) =>
       action === 'none' ? undefined : rest(facts, action, facts.options.cooldownMinutes[action], 'it rests'),
   },
   {
     code: 'fruitless',
     actions: ALL,
-    when: `less than ${FRUITLESS_REST_MINUTES} minutes ago it tried and achieved nothing (not in an emergency)`,
+    when: `less than ${FRUITLESS_REST_MINUTES} minutes ago it tried and achieved nothing (the emergency deletion of temporary files never rests)`,
     refuses: (facts, action) =>
       facts.lastActed[action]?.fruitless
         ? rest(facts, action, FRUITLESS_REST_MINUTES, 'it tried and achieved nothing, and rests')

@@ -98,6 +98,11 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
   limits.calls = 1;
   limits.bytes = kPageBytes;
   limits.generation = options_.since;
+  for (size_t left = rest_.size(); left > 0 && batch.paths.size() < kMaxPathBytes; left--) {
+    Row row = std::move(rest_.front());
+    rest_.pop_front();
+    add(row.values, row.parent, row.name, batch);
+  }
   for (unsigned page = 0; page < kMaxPages && !ended_; page++) {
     if (cancelled || batch.rows() >= rows || batch.paths.size() >= kMaxPathBytes) break;
     bool any = false;
@@ -141,8 +146,20 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
       next_.type++;
     }
   }
-  batch.done = ended_;
+  batch.done = ended_ && rest_.empty();
   return batch;
+}
+
+void Scan::add(const double* row, uint64_t parent, std::string_view name, Batch& batch) {
+  if (batch.paths.size() >= kMaxPathBytes) {
+    Row& rest = rest_.emplace_back();
+    std::copy_n(row, batch.columns, rest.values);
+    rest.parent = parent;
+    rest.name = name;
+    return;
+  }
+  const Directories::Place& place = directories_.find(0, parent);
+  if (place.is == Directories::Is::below) batch.add(row, place.path, name);
 }
 
 bool Scan::visit(const Item& item) {
@@ -245,20 +262,18 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
     bool known = fd.get() >= 0 && readExtents(fd.get(), 0, kMax, cancelled, extents) == 0;
     inode.row[kSharedBytes] = known ? static_cast<double>(extents.sharedBytes) : std::nan("");
   };
-  bool shared = false;
-  auto add = [&](std::string_view directory, std::string_view name) {
-    if (!shared) share();
-    shared = true;
-    batch.add(inode.row, directory, name);
-  };
   if (inode.number == top_) {
-    add("", "");
+    share();
+    batch.add(inode.row, "", "");
   } else {
+    auto below = [&](const Name& name) { return directories_.find(0, name.parent).is == Directories::Is::below; };
+    auto first = names_.begin() + static_cast<std::ptrdiff_t>(firstName);
+    auto last = names_.begin() + static_cast<std::ptrdiff_t>(lastName);
+    if (options_.sharing && std::any_of(first, last, below)) share();
     for (size_t i = firstName; i < lastName; i++) {
       const Name& name = names_[i];
       std::string_view text(text_.data() + name.offset, name.length);
-      const Directories::Place& place = directories_.find(0, name.parent);
-      if (place.is == Directories::Is::below) add(place.path, text);
+      add(inode.row, name.parent, text, batch);
       if (isDirectory) directories_.learn(0, inode.number, name.parent, text);
     }
   }

@@ -1,6 +1,8 @@
 // Every inode of a subvolume, straight from its tree, in the order of inodes. One row a name, so that the names of a
 // hard link follow one another. Needs CAP_SYS_ADMIN. No JavaScript in here; one thread at a time.
 #pragma once
+#include <deque>
+
 #include "batch.h"
 #include "directories.h"
 #include "handle.h"
@@ -37,11 +39,18 @@ class Scan final : public Files {
     uint64_t nextLogical, nextPhysical;
     int kind;
   };
+  // A row that a batch had no room for: a file may have thousands of names in a directory that is deep.
+  struct Row {
+    double values[kExtentColumns];
+    uint64_t parent;
+    std::string name;
+  };
   bool visit(const Item& item);
   void begin(const Item& item);
   void addNames(const Item& item);
   void addExtent(Inode& inode, const Item& item);
   void finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled);
+  void add(const double* row, uint64_t parent, std::string_view name, Batch& batch);
   void seek(const Inode& inode, uint32_t firstType, uint32_t lastType);
 
   ScopedFd fd_;
@@ -53,6 +62,7 @@ class Scan final : public Files {
   std::vector<Inode> inodes_;  // of the page, and the one that it ends in
   std::vector<Name> names_;
   std::string text_;
+  std::deque<Row> rest_;
 };
 
 }  // namespace btrmind

@@ -115,6 +115,25 @@ describe.skipIf(cannotMount)('scan()', () => {
     expect(await paths({ subvolume: 'many', sinceGeneration: generation + 1 })).toHaveLength(400)
   })
 
+  it('a batch stays small, however many names a file has in a deep directory', async () => {
+    const deep = at(`linked/${Array(14).fill('d'.repeat(250)).join('/')}`)
+    mkdirSync(deep, { recursive: true })
+    writeFileSync(join(deep, 'f'), '')
+    for (let i = 0; i < 3_000; i++) linkSync(join(deep, 'f'), join(deep, `l${i}`))
+    await fs.sync()
+    const names = new Set<string>()
+    for await (const batch of fs.scan({ subvolume: 'linked' })) {
+      let bytes = 0
+      for (let i = 0; i < batch.length; i++) {
+        bytes += batch.pathBytes(i).length
+        if (batch.links[i] === 3_001) names.add(batch.path(i).slice(14 * 251))
+      }
+      expect(bytes).toBeLessThan(2 ** 20 + 4096)
+    }
+    expect(names.size).toBe(3_001)
+    rmSync(at('linked'), { recursive: true })
+  })
+
   it('follows directories that were moved below younger ones, and is not stopped by depth', async () => {
     mkdirSync(at('moved/old/x'), { recursive: true })
     writeFileSync(at('moved/old/x/file'), 'x')

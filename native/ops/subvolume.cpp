@@ -149,6 +149,7 @@ std::vector<double> beingDeleted(int fd) {
   checkedUtil(btrfs_util_deleted_subvolumes_fd(fd, &ids, &count), nullptr);
   std::unique_ptr<uint64_t, decltype(&free)> owned(ids, free);
   std::vector<double> out;
+  out.reserve(count);
   for (size_t at = 0; at < count; at++) out.push_back(exact(ids[at], "subvolume id"));
   return out;
 }

@@ -11,6 +11,7 @@ const labelArgument = v.pipe(
   v.check((label) => Buffer.byteLength(label) <= 255, 'a label of at most 255 bytes'),
 )
 const transaction = v.pipe(v.number(), v.safeInteger('a generation'), v.minValue(0))
+const featuresArgument = v.record(v.string(), v.unknown(), 'an object of features')
 const whole = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
 
 /**
@@ -100,7 +101,7 @@ export async function setFeatures(
 ): Promise<void> {
   const callWith = check('setFeatures', callOptions, options)
   const sets = { compat_ro: { mask: 0n, values: 0n }, incompat: { mask: 0n, values: 0n } }
-  for (const [name, on] of Object.entries(wanted)) {
+  for (const [name, on] of Object.entries(check('setFeatures: features', featuresArgument, wanted))) {
     const known: readonly (string | undefined)[] = (COMPAT_RO as readonly string[]).includes(name)
       ? COMPAT_RO
       : INCOMPAT

@@ -49,6 +49,8 @@ describe.skipIf(cannotMount)('settings', () => {
       code: expect.stringMatching(/EOPNOTSUPP|ENOTSUP|EPERM/),
     })
     await expect(fs.setFeatures({ raid57: true } as never)).rejects.toThrow(/raid57/)
+    for (const wrong of [undefined, null, 7, 'raid56'])
+      await expect(fs.setFeatures(wrong as never)).rejects.toMatchObject({ code: 'BTRMIND_ERR_ARGUMENT' })
     expect((await fs.features()).inUse).toEqual(inUse)
   })
 

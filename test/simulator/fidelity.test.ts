@@ -108,6 +108,9 @@ const run = async <T>(bench: Bench, work: (bench: Bench) => Promise<T>): Promise
   }
 }
 
+/** Of data, on a volume of 1 GiB. */
+const CHUNK = 112 * MIB
+
 describe.skipIf(cannotMount)('the simulator against the kernel', () => {
   const both: [string, Measurement, Measurement][] = []
   beforeAll(async () => {
@@ -116,10 +119,10 @@ describe.skipIf(cannotMount)('the simulator against the kernel', () => {
     for (const [what, measured] of kernel) both.push([what, measured, simulator.get(what)!])
   })
   /** To the byte; once the volume was full, to the little that the kernel could not place. */
-  const same = (of: (measured: Measurement) => number | undefined, except?: string) => {
+  const same = (of: (measured: Measurement) => number | undefined, except?: string, slack = 0) => {
     for (const [what, kernel, simulated] of both) {
       if (what === except) continue
-      const allowed = AFTER_FULL.has(what) ? 256 * KIB : 0
+      const allowed = Math.max(slack, AFTER_FULL.has(what) ? 256 * KIB : 0)
       expect(Math.abs(of(simulated)! - of(kernel)!), what).toBeLessThanOrEqual(allowed)
     }
   }
@@ -129,9 +132,10 @@ describe.skipIf(cannotMount)('the simulator against the kernel', () => {
     same((measured) => measured.dataUsedBytes, WRITTEN)
   })
   it('allocates the same block groups', () => {
-    same((measured) => measured.dataAllocatedBytes)
+    // When a writer is quicker than the flusher, the kernel takes the next one early: not always the same.
+    same((measured) => measured.dataAllocatedBytes, undefined, CHUNK)
     same((measured) => measured.metadataAllocatedBytes)
-    same((measured) => measured.unallocatedBytes)
+    same((measured) => measured.unallocatedBytes, undefined, CHUNK)
   })
   it('has the same bytes free', () => {
     same((measured) => measured.freeBytes, WRITTEN)

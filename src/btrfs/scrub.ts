@@ -73,7 +73,8 @@ export interface ScrubProgress extends ScrubCounters {
  * and give it as `start`; it begins again with the block group that it was in. cancel(), an aborted signal, close() and the end of the process stop it within a second; the
  * kernel's cancel stops every scrub of the volume, also another process's.
  * @param options.start where to begin, in bytes of the device; or of each device by its id
- * @param options.bytesPerSecond the kernel's limit for each device (sysfs scrub_speed_max, Linux 5.14), put back after
+ * @param options.bytesPerSecond the kernel's limit for each device (sysfs scrub_speed_max, Linux 5.14), put back after;
+ * a process or worker that ends meanwhile leaves it set until the volume is unmounted
  * @returns an operation; its `result` rejects with BtrfsError EPERM, ENODEV (no such device), EINPROGRESS (one is
  * scrubbed already), EROFS (a repairing scrub of a read-only mount), EBADF; ECANCELED; each with what was found so far
  * in `progress`
@@ -152,8 +153,15 @@ async function scrubDevice(
 ): Promise<void> {
   const { stop, readonly, bytesPerSecond } = options
   const { devid, from, end } = run
-  const limit = bytesPerSecond === undefined ? undefined : await SpeedLimit.set(volume, devid, bytesPerSecond)
+  let limit: SpeedLimit | undefined
   try {
+    if (bytesPerSecond !== undefined) {
+      const running = await volume.call('scrub', {}, { signal: stop }, (t) =>
+        native.scrubProgress(t, volume.handle, devid),
+      )
+      // Somebody else's keeps its speed: the call below says EINPROGRESS.
+      if (running === undefined) limit = await SpeedLimit.set(volume, devid, bytesPerSecond)
+    }
     run.counters = await volume.callLong('scrub', { hints: busy }, { signal: stop }, (t) =>
       native.scrub(t, volume.handle, devid, from, end, readonly),
     )

@@ -81,19 +81,20 @@ function* unpack({ numbers, uuids, paths, pathEnds }: NativeSubvolumes): Generat
   }
 }
 
+function uuid(ids: string, at: number): string | undefined {
+  const text = ids.slice(at, at + 36)
+  return text === NO_UUID ? undefined : text
+}
+
 function unpackRow(numbers: Float64Array, at: number, ids: string, idAt: number, path: string): Subvolume {
-  const uuid = (from: number) => {
-    const text = ids.slice(from, from + 36)
-    return text === NO_UUID ? undefined : text
-  }
   return {
     id: numbers[at]!,
     path,
     parentId: numbers[at + 1] || undefined,
     directoryInode: numbers[at + 2] || undefined,
-    uuid: uuid(idAt),
-    parentUuid: uuid(idAt + 36),
-    receivedUuid: uuid(idAt + 72),
+    uuid: uuid(ids, idAt),
+    parentUuid: uuid(ids, idAt + 36),
+    receivedUuid: uuid(ids, idAt + 72),
     generation: numbers[at + 3]!,
     originGeneration: numbers[at + 4]!,
     changedGeneration: numbers[at + 5]!,

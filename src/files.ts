@@ -1,5 +1,6 @@
 /** Files that survive a power cut. */
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -17,7 +18,8 @@ export async function replaceFile(
 ): Promise<void> {
   const temporary = `${path}.tmp`
   try {
-    await using file = await open(temporary, 'w', 0o600)
+    const { O_WRONLY, O_CREAT, O_TRUNC } = constants
+    await using file = await openRegular(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     for (const piece of typeof data === 'string' || data instanceof Uint8Array ? [data] : data) {
       await file.writeFile(piece)
     }
@@ -28,6 +30,30 @@ export async function replaceFile(
     throw error
   }
   await syncDirectory(dirname(path))
+}
+
+/**
+ * As `open`, of regular files only: a FIFO in their place would be waited for without end.
+ * @param flags of node:fs.constants
+ * @throws the errno error of node:fs; EISDIR, EINVAL where something else stands in its place
+ */
+export async function openRegular(path: string, flags: number, mode?: number): Promise<FileHandle> {
+  const file = await open(path, flags | constants.O_NONBLOCK, mode)
+  try {
+    const found = await file.stat()
+    if (found.isFile()) return file
+    const [code, errno] = found.isDirectory() ? ['EISDIR', -21] : ['EINVAL', -22]
+    throw Object.assign(new Error(`${code}: not a regular file, open '${path}'`), { code, errno, path })
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+}
+
+/** All of a regular file. @throws as openRegular() */
+export async function readRegular(path: string): Promise<Buffer> {
+  await using file = await openRegular(path, constants.O_RDONLY)
+  return await file.readFile()
 }
 
 /**

@@ -4,11 +4,11 @@
  * anywhere else is set aside, what still proves itself is carried over, and the caller is told.
  */
 import { constants } from 'node:fs'
-import { type FileHandle, link, open, rename } from 'node:fs/promises'
+import { type FileHandle, link, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { BtrmindError } from './errors.js'
-import { replaceFile, syncDirectory } from './files.js'
+import { openRegular, replaceFile, syncDirectory } from './files.js'
 
 export interface JsonLinesOptions<T> {
   /** Tells a record from something else; what it refuses counts as damaged. */
@@ -60,7 +60,7 @@ export async function openJsonLines<T>(path: string, options: JsonLinesOptions<T
     const older = await load(`${path}.1`, isRecord, onRecord)
     const newer = await load(path, isRecord, onRecord)
     const problems = [...(await repair(`${path}.1`, older, isRecord)), ...(await repair(path, newer, isRecord))]
-    const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    const handle = await openRegular(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
     await handle.truncate(newer.goodBytes)
     await syncDirectory(dirname(path))
     return { file: new JsonLines<T>(path, handle, newer.goodBytes, maxBytes), records, problems }
@@ -123,7 +123,7 @@ async function load<T>(
 async function* readPieces(path: string): AsyncGenerator<{ piece: Buffer[]; whole: boolean }> {
   let file: FileHandle
   try {
-    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    file = await openRegular(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
     throw error
@@ -224,7 +224,7 @@ export class JsonLines<T> {
 
   async #rotate(): Promise<void> {
     // The new file first: on a full disk it fails here, with the old one still in place.
-    const next = await open(`${this.path}.new`, 'w+', 0o600)
+    const next = await openRegular(`${this.path}.new`, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o600)
     try {
       await this.handle.sync()
       await rename(this.path, `${this.path}.1`)

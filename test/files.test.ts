@@ -1,8 +1,9 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { constants, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { makeDirectory, replaceFile } from '../src/files.js'
+import { makeDirectory, openRegular, readRegular, replaceFile } from '../src/files.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'btrmind-files-'))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -25,6 +26,26 @@ describe('replaceFile()', () => {
     expect(readFileSync(path, 'utf8')).toBe('old')
     expect(readdirSync(directory)).toEqual(['a'])
     await expect(replaceFile(join(directory, 'none', 'a'), 'x')).rejects.toMatchObject({ code: 'ENOENT' })
+  })
+})
+
+describe('regular files only', () => {
+  it('a FIFO or a directory in the place of a file is refused, not waited for', async () => {
+    const own = mkdtempSync(join(tmpdir(), 'btrmind-files-'))
+    try {
+      const fifo = join(own, 'fifo')
+      execFileSync('mkfifo', [fifo, `${fifo}.tmp`])
+      await expect(readRegular(fifo)).rejects.toMatchObject({ code: 'EINVAL', path: fifo })
+      await expect(openRegular(fifo, constants.O_RDWR)).rejects.toMatchObject({ code: 'EINVAL' })
+      await expect(openRegular(fifo, constants.O_WRONLY)).rejects.toMatchObject({ code: 'ENXIO' })
+      await expect(readRegular(own)).rejects.toMatchObject({ code: 'EISDIR' })
+      // What is left of an earlier replacement goes with it.
+      await expect(replaceFile(fifo, 'x')).rejects.toMatchObject({ code: 'ENXIO' })
+      await replaceFile(fifo, 'x')
+      expect((await readRegular(fifo)).toString()).toBe('x')
+    } finally {
+      rmSync(own, { recursive: true })
+    }
   })
 })
 

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
-import { makeDirectory, syncDirectory } from '../files.js'
+import { makeDirectory, readRegular, syncDirectory } from '../files.js'
 import type { DqnSnapshot } from './dqn.js'
 import { HYPERPARAMETERS, hyperparameters } from './hyper.js'
 import { layersOf, parameterCount } from './network.js'
@@ -169,12 +169,12 @@ async function readSet(path: string): Promise<DqnSnapshot> {
   const damage = (name: string, what: string) => new Damage(`BTRMIND_ERR_STATE_CORRUPT: '${join(path, name)}' ${what}`)
   const read = async (name: string): Promise<Buffer> => {
     try {
-      return await readFile(join(path, name))
+      return await readRegular(join(path, name))
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       // EIO is what btrfs answers where its own checksum failed.
       if (code === 'ENOENT' || code === 'ENOTDIR') throw damage(name, 'is missing')
-      if (code === 'EIO' || code === 'EISDIR') throw damage(name, `cannot be read (${code})`)
+      if (code === 'EIO' || code === 'EISDIR' || code === 'EINVAL') throw damage(name, `cannot be read (${code})`)
       throw error
     }
   }

@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { call } from '../btrfs/call.js'
 import { BtrfsError, BtrmindError } from '../errors.js'
-import { makeDirectory, replaceFile } from '../files.js'
+import { makeDirectory, readRegular, replaceFile } from '../files.js'
 import { type NativeHandle, native } from '../native.js'
 
 /** Long for a local disk; a directory on a network that is gone answers never. */
@@ -47,7 +46,7 @@ export async function lockStateDirectory(
   } catch (error) {
     if (!(error instanceof BtrfsError && error.code === 'EAGAIN'))
       throw stateError('lock the state directory', path, error)
-    const pid = Number(await readFile(file, 'utf8').catch(() => ''))
+    const pid = Number(await readRegular(file).catch(() => ''))
     const holder = pid === process.pid ? 'this process already' : pid > 0 ? `process ${pid}` : 'another process'
     throw new BtrmindError('BTRMIND_ERR_LOCKED', `'${path}' is in use by ${holder}`, {
       cause: error,
@@ -72,7 +71,7 @@ async function claimFor(uuid: string, path: string): Promise<void> {
   const file = join(path, 'volume.json')
   let text: string
   try {
-    text = await readFile(file, 'utf8')
+    text = (await readRegular(file)).toString()
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw stateError('read', file, error)
     await replaceFile(file, `${JSON.stringify({ uuid })}\n`).catch((cause: NodeJS.ErrnoException) => {

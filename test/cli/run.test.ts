@@ -355,6 +355,23 @@ describe.skipIf(cannotMount)('btrmind run', () => {
       await isFree()
     })
 
+    it('a FIFO in the place of a state file is said, not waited for', async () => {
+      const argv = ['run', '--path', volume.path, '--once', '--state-dir', stateDir]
+      await btrmind(argv)
+      for (const name of ['history.jsonl', 'journal.jsonl', 'volume.json']) {
+        const file = join(stateDir, name)
+        const kept = readFileSync(file)
+        rmSync(file)
+        run('mkfifo', file)
+        const { code, err } = await btrmind(argv)
+        expect([name, code]).toEqual([name, 1])
+        expect(err).toMatch(new RegExp(`^btrmind: BTRMIND_ERR_STATE: .*${name}.*EINVAL`))
+        rmSync(file)
+        writeFileSync(file, kept)
+      }
+      expect((await btrmind(argv)).code).toBe(0)
+    })
+
     it('no permission', () => {
       mkdirSync(stateDir, { mode: 0o700 })
       chmodSync(directory, 0o755)

@@ -77,7 +77,12 @@ export class TempActor implements Actor {
   }
 
   next(): readonly string[] {
-    return this.#scan.candidates.slice(0, FIRST_CHUNK).map(pathOf)
+    // None that is too young also for an emergency.
+    const before = this.#context.clock.wallMs() - this.#ageMs(true)
+    return this.#scan.candidates
+      .slice(0, FIRST_CHUNK)
+      .filter(({ touchedMs }) => touchedMs <= before)
+      .map(pathOf)
   }
 
   plan({ emergency, sample }: PlanRequest): Draft {

@@ -60,11 +60,12 @@ interface Member {
   readonly inner: string
 }
 
-/** A subvolume and those in it, parents first. */
-async function tree(volume: Volume, path: string, options: CallOptions): Promise<Member[]> {
+/** A subvolume and, unless it is asked for alone, those in it: parents first. */
+async function tree(volume: Volume, path: string, options: CallOptions, recursive = true): Promise<Member[]> {
   const top = await subvolume(volume, path, options)
   const { id, parentId, readonly } = top
   const all: Member[] = [{ id, parentId, readonly, path, inner: '' }]
+  if (!recursive) return all
   for await (const { path: whole, id, parentId, readonly } of subvolumes(volume, { ...options, below: path })) {
     const inner = whole.slice(top.path === '' ? 0 : top.path.length + 1)
     all.push({ id, parentId, readonly, path: join(path, inner), inner })
@@ -183,9 +184,8 @@ export function deleteSubvolumes(
   const work = async (own: Volume, stop: AbortSignal) => {
     const all = new Map<number, Member>()
     for (const path of targets) {
-      const found = await tree(own, path, {})
+      const found = await tree(own, path, {}, how.recursive)
       stopHere(stop)
-      if (!how.recursive) found.length = 1
       for (const member of found.reverse()) all.set(member.id, member)
     }
     planned = all.size

@@ -1,13 +1,14 @@
 /**
- * The whole native surface, and the only file that loads the addon. Every asynchronous function takes a ticket first
+ * The whole native surface (families of their own in native/), and the only file that loads the addon. Every asynchronous function takes a ticket first
  * (0: cannot be cancelled) and rejects with a NativeFailure. Types are checked again in C++.
  */
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { BtrmindError } from './errors.js'
+import type { NativeHandle } from './native/handle.js'
+import type { MlpNative } from './native/mlp.js'
 
-/** An open descriptor; opaque. */
-export type NativeHandle = { readonly __handle: unique symbol }
+export type { NativeHandle } from './native/handle.js'
 
 export interface NativeInfo {
   uuid: string
@@ -126,7 +127,7 @@ export interface NativeBalanceProgress {
   completed: number
 }
 
-export interface Native {
+export interface Native extends MlpNative {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
 
@@ -146,47 +147,6 @@ export interface Native {
   // native/ops/lock.cpp
   /** The handle holds the lock until close(). EAGAIN: somebody else holds it. */
   lockFile(ticket: number, path: string): Promise<NativeHandle>
-
-  // native/ops/mlp.cpp: synchronous and without tickets. Arrays are read and written in place; their layout is in
-  // native/mlp/mlp.h. A wrong type is a TypeError, a wrong length or value a RangeError.
-  mlpScratchLength(sizes: Uint32Array, batch: number): number
-  mlpForward(
-    sizes: Uint32Array,
-    parameters: Float32Array,
-    input: Float32Array,
-    output: Float32Array,
-    scratch: Float32Array,
-  ): void
-  /** Gives the loss; overwrites `gradient` and `errors` (prediction − target). */
-  mlpGradient(
-    sizes: Uint32Array,
-    parameters: Float32Array,
-    input: Float32Array,
-    actions: Uint8Array,
-    targets: Float32Array,
-    weights: Float32Array | undefined,
-    huberDelta: number,
-    gradient: Float32Array,
-    errors: Float32Array,
-    scratch: Float32Array,
-  ): number
-  /** Gives the gradient's norm before the clipping; if that is not finite, nothing was changed. `step` starts at 1. */
-  mlpAdam(
-    parameters: Float32Array,
-    gradient: Float32Array,
-    first: Float32Array,
-    second: Float32Array,
-    step: number,
-    learningRate: number,
-    beta1: number,
-    beta2: number,
-    epsilon: number,
-    clipNorm: number,
-  ): number
-  /** target ← target + ratio·(source − target) */
-  mlpBlend(target: Float32Array, source: Float32Array, ratio: number): void
-  /** The instruction set in use: 'avx2' or 'baseline'; given one, the process changes to it (RangeError: not here). */
-  mlpKernel(name?: string): string
 
   // native/ops/walk.cpp
   /** `everything`: not only regular files. */

@@ -19,6 +19,7 @@ const LAYERS = [
   ['monitor'],
   ['btrfs'],
   ['native.ts'],
+  ['native'],
   ['jsonl.ts'],
   ['files.ts'],
   ['errors.ts', 'units.ts', 'clock.ts', 'random.ts'],

@@ -1,0 +1,114 @@
+/** Every command with its options; what it does is loaded when it is called. */
+import { readFileSync } from 'node:fs'
+import { Command, Option } from 'commander'
+import { list, number, position, whole } from './arguments.js'
+import type { Io } from './output.js'
+
+export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
+
+const version = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+export function program(io: Io, exit: (code: number) => void): Command {
+  const root = new Command('btrmind')
+    .description('btrfs at ioctl speed, and a mind that keeps a volume from filling up')
+    .version(version)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void io.stdout.write(text),
+      writeErr: (text) => void io.stderr.write(text),
+      outputError: () => {}, // main() has one form for all errors.
+    })
+    .showSuggestionAfterError()
+    .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
+
+  root
+    .command('usage')
+    .description('space: sizes, block groups, devices, and data that is not flushed yet')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document with every figure in bytes')
+    .action(async (path: string, options: { json?: boolean }) => (await import('./usage.js')).usage(io, path, options))
+
+  root
+    .command('devices')
+    .description('devices with sizes, slack and error counters')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options: { json?: boolean }) =>
+      (await import('./devices.js')).devices(io, path, options),
+    )
+
+  root
+    .command('subvolumes')
+    .description('subvolumes and snapshots')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'JSON lines, one a subvolume')
+    .action(async (path: string, options: { json?: boolean }) =>
+      (await import('./subvolumes.js')).subvolumes(io, path, options),
+    )
+
+  root
+    .command('scan')
+    .description('every file of a subvolume: counts, sizes, the largest')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--since <generation>', 'only what changed in this generation or later', whole(0, 2 ** 53 - 1))
+    .option('--extents', 'count extents and compressed bytes')
+    .option('--sharing', 'also what is shared with snapshots and clones (slower)')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
+    .option('--json', 'JSON lines, one a name')
+    .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
+
+  root
+    .command('scrub')
+    .description('check everything against its checksums and repair it; progress on a terminal')
+    .argument('<path>', 'any directory on the volume')
+    .option('--read-only', 'check only')
+    .option('--device <id>', 'only this one', whole(1, 2 ** 53 - 1))
+    .option('--limit <MiB/s>', 'of each device', number(0.001, 1e6))
+    .option('--start <id:bytes>', 'where to go on (repeatable)', position)
+    .option('--json', 'one JSON document')
+    .addHelpText('after', '\nExit code 1 when errors were found that are not repaired.')
+    .action(async (path: string, { readOnly, ...options }) => {
+      const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
+      if (!sound) exit(EXIT.failed)
+    })
+
+  root
+    .command('quota')
+    .description('quota groups: what they count, limits, who belongs to whom')
+    .argument('<path>', 'any directory on the volume')
+    .option('--json', 'one JSON document; null when quota is off')
+    .action(async (path: string, options: { json?: boolean }) => (await import('./quota.js')).quota(io, path, options))
+
+  root
+    .command('run')
+    .description('watch a volume and keep it from filling up; only says what it would do until --apply is given')
+    .requiredOption('--path <dir>', 'the volume; inactive files below it may be compressed')
+    .option('--temp <dir>', 'a directory whose old files may be deleted (repeatable)', list)
+    .option('--snapshots <dir>', 'a directory whose oldest snapshots may be deleted (repeatable)', list)
+    .option('--inactive-days <n>', 'files untouched for so long may be compressed', number(0, 36_500), 30)
+    .option('--temp-hours <n>', 'files in --temp untouched for so long may be deleted', number(0, 876_000), 240)
+    .option('--keep-snapshots <n>', 'never fewer snapshots than this in a --snapshots directory', whole(1, 1e6), 3)
+    .option('--dry-run', 'say what would be done and do nothing (the default)')
+    .addOption(new Option('--apply', 'really do it').conflicts('dryRun'))
+    .option('--once', 'one step, then exit')
+    .option('--interval <seconds>', 'time between samples', number(0.05, 86_400), 60)
+    .option(
+      '--state-dir <dir>',
+      'history, journal and model are kept here. Without it a dry run keeps nothing; --apply takes $STATE_DIRECTORY, ' +
+        'else /var/lib/btrmind/<uuid> as root, else $XDG_STATE_HOME or ~/.local/state, below it btrmind/<uuid>',
+    )
+    .addOption(
+      new Option('--policy <name>', 'dqn learns, behind the safety rules').choices(['dqn', 'rules']).default('dqn'),
+    )
+    .option('--seed <n>', 'seed of the network and its exploration', whole(0, 2 ** 32 - 1), 1)
+    .option('--json', 'JSON lines, one a step')
+    .action(async (options) => {
+      const { critical } = await (await import('./run.js')).run(io, options)
+      if (critical) exit(EXIT.critical)
+    })
+
+  return root
+}

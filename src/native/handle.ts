@@ -1,0 +1,2 @@
+/** An open descriptor; opaque. */
+export type NativeHandle = { readonly __handle: unique symbol }

@@ -76,7 +76,7 @@ class MountTable {
       fd_ = ScopedFd(checkedCall(::open(path, O_RDONLY | O_CLOEXEC), "open", "read the mounts", path));
     }
     for (bool changed = hasChanged() || mounts_ == nullptr; changed; changed = hasChanged())
-      mounts_ = std::make_shared<const std::vector<Mount>>(parse(contents()));
+      mounts_ = std::make_shared<const std::vector<Mount>>(parseMounts(contents()));
     return mounts_;
   }
 
@@ -99,27 +99,27 @@ class MountTable {
     }
   }
 
-  static std::vector<Mount> parse(std::string_view text) {
-    std::vector<Mount> mounts;
-    while (!text.empty()) {
-      std::string_view line = cut(text, '\n');
-      Mount mount;
-      mount.id = cut(line, ' ');
-      cut(line, ' ');  // its parent
-      mount.device = cut(line, ' ');
-      mount.root = unescape(cut(line, ' '));
-      mount.point = unescape(cut(line, ' '));
-      mounts.push_back(std::move(mount));
-    }
-    return mounts;
-  }
-
   std::mutex mutex_;
   ScopedFd fd_;
   MountsPtr mounts_;
 };
 
 }  // namespace
+
+std::vector<Mount> parseMounts(std::string_view text) {
+  std::vector<Mount> mounts;
+  while (!text.empty()) {
+    std::string_view line = cut(text, '\n');
+    Mount mount;
+    mount.id = cut(line, ' ');
+    cut(line, ' ');  // its parent
+    mount.device = cut(line, ' ');
+    mount.root = unescape(cut(line, ' '));
+    mount.point = unescape(cut(line, ' '));
+    mounts.push_back(std::move(mount));
+  }
+  return mounts;
+}
 
 MountsPtr readMounts() {
   static auto* table = new MountTable;  // never destroyed: lane threads may use it while the process exits

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "handle.h"
@@ -23,6 +24,8 @@ struct Mount {
   std::string point;
 };
 using MountsPtr = std::shared_ptr<const std::vector<Mount>>;
+// The text of /proc/self/mountinfo.
+std::vector<Mount> parseMounts(std::string_view text);
 // All mounts that this process sees, of all filesystems.
 MountsPtr readMounts();
 const Mount& mountOf(const std::vector<Mount>& mounts, int fd);

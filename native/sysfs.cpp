@@ -7,7 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
+#include <charconv>
+#include <system_error>
 
 #include "handle.h"
 
@@ -15,6 +16,12 @@ namespace btrmind {
 
 namespace {
 constexpr uint64_t kSectorBytes = 512;  // the unit of a block device's `size`, whatever its real sectors are
+}
+
+int parseNumber(const std::string& line, uint64_t& value) {
+  const char* end = line.data() + line.size();
+  auto [at, error] = std::from_chars(line.data(), end, value);
+  return error == std::errc() && at == end ? 0 : -EPROTO;
 }
 
 int SysfsFiles::read(const std::string& path, std::string& line) {
@@ -53,9 +60,7 @@ int SysfsFiles::read(const std::string& path, uint64_t& value) {
   std::string line;
   int returned = read(path, line);
   if (returned < 0) return returned;
-  char* end = nullptr;
-  value = strtoull(line.c_str(), &end, 10);
-  return line.empty() || *end != '\0' ? -EPROTO : 0;
+  return parseNumber(line, value);
 }
 
 int SysfsFiles::resolve(const std::string& node, std::string& path) {

@@ -11,6 +11,9 @@ namespace btrmind {
 
 class ScopedFd;
 
+// A line of one unsigned decimal number and nothing else. 0, or -EPROTO.
+int parseNumber(const std::string& line, uint64_t& value);
+
 // Any thread.
 class SysfsFiles {
  public:

@@ -1,5 +1,6 @@
 // TREE_SEARCH_V2: items of a btree in key order, page by page. Needs CAP_SYS_ADMIN.
 #pragma once
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -30,6 +31,25 @@ struct Item {
     return field;
   }
 };
+
+// visit(const Item&) for each of the `count` items in a search's answer of `size` bytes, until it gives false: then
+// `more` is false. 0, or -EPROTO where an item does not lie in the answer as a whole.
+template <class Visit>
+int walkItems(const uint8_t* answer, size_t size, uint32_t count, Visit visit, bool& more) {
+  more = true;
+  for (size_t at = 0; count > 0; count--) {
+    btrfs_ioctl_search_header header;
+    if (size - at < sizeof header) return -EPROTO;
+    memcpy(&header, answer + at, sizeof header);
+    at += sizeof header;
+    if (size - at < header.len) return -EPROTO;
+    Item item{{header.objectid, header.type, header.offset}, answer + at, header.len};
+    at += header.len;
+    more = visit(static_cast<const Item&>(item));
+    if (!more) return 0;
+  }
+  return 0;
+}
 
 // The best size, measured: larger ones are slower, since the kernel faults the rest of the buffer in for every leaf.
 constexpr size_t kSearchBytes = 64 * 1024;
@@ -71,16 +91,15 @@ int searchTree(int fd, uint64_t tree, Key first, Key last, Visit visit, SearchLi
     int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_TREE_SEARCH_V2), &args);
     if (returned < 0) return returned;
     if (key.nr_items == 0) return 0;
-    const uint8_t* at = reinterpret_cast<const uint8_t*>(args.buf);
-    for (uint32_t i = 0; i < key.nr_items; i++) {
-      btrfs_ioctl_search_header header;
-      memcpy(&header, at, sizeof header);
-      at += sizeof header;
-      Item item{{header.objectid, header.type, header.offset}, at, header.len};
-      at += header.len;
-      first = item.key;
-      if (!visit(static_cast<const Item&>(item))) return 0;
-    }
+    bool more = true;
+    returned = walkItems(
+        reinterpret_cast<const uint8_t*>(args.buf), limits.bytes, key.nr_items,
+        [&](const Item& item) {
+          first = item.key;
+          return visit(item);
+        },
+        more);
+    if (returned < 0 || !more) return returned;
     // On from the key after the last one, with carry.
     if (++first.offset == 0 && ++first.type > 255) {
       first.type = 0;

@@ -1,19 +1,16 @@
 // Quota groups: switched by ioctls, read from the quota tree.
-#include <cerrno>
-#include <cmath>
-#include <cstddef>
 #include <optional>
 #include <vector>
 
+#include "../btrfs_compat.h"
+#include "../quota_tree.h"
 #include "../task.h"
-#include "../tree_search.h"
 #include "ops.h"
 
 namespace btrmind {
 
 namespace {
 
-// Level and id as two numbers: together they pass 2^53.
 constexpr uint64_t kIdMask = (1ULL << 48) - 1;
 
 uint64_t groupId(const Args& args, size_t first) { return args.u64(first) << 48 | (args.u64(first + 1) & kIdMask); }
@@ -117,71 +114,11 @@ Napi::Value qgroupLimit(const Args& args) {
       toUndefined);
 }
 
-struct Quota {
-  uint64_t flags = 0;
-  std::vector<double> infos;      // level, id, referenced, compressed, exclusive, compressed
-  std::vector<double> limits;     // level, id, referenced or -1, exclusive or -1
-  std::vector<double> relations;  // level and id of the member, level and id of the group
-};
-
-void split(std::vector<double>& into, uint64_t id) {
-  into.push_back(static_cast<double>(id >> 48));
-  into.push_back(static_cast<double>(id & kIdMask));
-}
-
 // quota(ticket, handle) → { flags, infos, limits, relations }, or undefined when quota is off
-Napi::Value readQuota(const Args& args) {
+Napi::Value quota(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
-      args, handle,
-      [handle](const Cancelled& cancelled) -> std::optional<Quota> {
-        Quota quota;
-        bool on = false;
-        int returned = searchTree(handle->fd(), BTRFS_QUOTA_TREE_OBJECTID, {0, 0, 0}, {UINT64_MAX, 255, UINT64_MAX},
-                                  [&](const Item& item) {
-                                    auto number = [&](std::vector<double>& into, size_t offset) {
-                                      // Inconsistent ones may have passed below zero.
-                                      uint64_t value = item.at<uint64_t>(offset);
-                                      into.push_back(value < 1ULL << 53 ? static_cast<double>(value) : std::nan(""));
-                                    };
-                                    // No limit is a flag that is not set, or all ones.
-                                    auto limit = [&](uint64_t flag, size_t offset) {
-                                      bool set = item.at<uint64_t>(offsetof(btrfs_qgroup_limit_item, flags)) & flag;
-                                      uint64_t bytes = item.at<uint64_t>(offset);
-                                      quota.limits.push_back(set && bytes != UINT64_MAX ? exact(bytes, "limit") : -1);
-                                    };
-                                    switch (item.key.type) {
-                                      case BTRFS_QGROUP_STATUS_KEY:
-                                        on = true;
-                                        quota.flags = item.at<uint64_t>(offsetof(btrfs_qgroup_status_item, flags));
-                                        break;
-                                      case BTRFS_QGROUP_INFO_KEY:
-                                        split(quota.infos, item.key.offset);
-                                        number(quota.infos, offsetof(btrfs_qgroup_info_item, rfer));
-                                        number(quota.infos, offsetof(btrfs_qgroup_info_item, rfer_cmpr));
-                                        number(quota.infos, offsetof(btrfs_qgroup_info_item, excl));
-                                        number(quota.infos, offsetof(btrfs_qgroup_info_item, excl_cmpr));
-                                        break;
-                                      case BTRFS_QGROUP_LIMIT_KEY:
-                                        split(quota.limits, item.key.offset);
-                                        limit(1, offsetof(btrfs_qgroup_limit_item, max_rfer));
-                                        limit(2, offsetof(btrfs_qgroup_limit_item, max_excl));
-                                        break;
-                                      case BTRFS_QGROUP_RELATION_KEY:
-                                        // Each stands there in both directions.
-                                        if (item.key.objectid >> 48 >= item.key.offset >> 48) break;
-                                        split(quota.relations, item.key.objectid);
-                                        split(quota.relations, item.key.offset);
-                                        break;
-                                      default:
-                                        break;
-                                    }
-                                    return !cancelled;
-                                  });
-        if (returned == -ENOENT || (returned == 0 && !on)) return std::nullopt;
-        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the quota tree"};
-        return quota;
-      },
+      args, handle, [handle](const Cancelled& cancelled) { return readQuota(handle->fd(), cancelled); },
       [](Napi::Env env, std::optional<Quota>& quota) -> Napi::Value {
         if (!quota) return env.Undefined();
         Napi::Object out = Napi::Object::New(env);
@@ -205,7 +142,7 @@ void defineQuota(Napi::Env env, Napi::Object exports) {
   define<qgroupCreate>(env, exports, "qgroupCreate");
   define<qgroupAssign>(env, exports, "qgroupAssign");
   define<qgroupLimit>(env, exports, "qgroupLimit");
-  define<readQuota>(env, exports, "quota");
+  define<quota>(env, exports, "quota");
 }
 
 }  // namespace btrmind

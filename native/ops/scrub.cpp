@@ -3,8 +3,9 @@
 #include <optional>
 #include <vector>
 
+#include "../block_groups.h"
+#include "../btrfs_compat.h"
 #include "../task.h"
-#include "../tree_search.h"
 #include "ops.h"
 
 namespace btrmind {
@@ -90,18 +91,7 @@ Napi::Value deviceExtents(const Args& args) {
   HandlePtr handle = args.handle(1);
   uint64_t devid = args.u64(2);
   return quick(
-      args, handle,
-      [handle, devid](const Cancelled&) {
-        std::vector<double> pairs;
-        Key first{devid, BTRFS_DEV_EXTENT_KEY, 0}, last{devid, BTRFS_DEV_EXTENT_KEY, UINT64_MAX};
-        int returned = searchTree(handle->fd(), BTRFS_DEV_TREE_OBJECTID, first, last, [&](const Item& item) {
-          pairs.push_back(exact(item.key.offset, "device offset"));
-          pairs.push_back(exact(item.at<uint64_t>(offsetof(btrfs_dev_extent, length)), "length"));
-          return true;
-        });
-        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the device tree"};
-        return pairs;
-      },
+      args, handle, [handle, devid](const Cancelled&) { return readDeviceExtents(handle->fd(), devid); },
       [](Napi::Env env, std::vector<double>& pairs) -> Napi::Value {
         return copied<Napi::Float64Array>(env, pairs.data(), pairs.size());
       });

@@ -43,11 +43,12 @@ BlockGroups readBlockGroups(int fd, const Cancelled& cancelled) {
   Key last{BTRFS_FIRST_CHUNK_TREE_OBJECTID, BTRFS_CHUNK_ITEM_KEY, kMax};
   int returned = searchTree(fd, BTRFS_CHUNK_TREE_OBJECTID, first, last, [&](const Item& item) {
     auto chunk = item.at<btrfs_chunk>(0);
+    const uint16_t stripes = stripesOf(item);
     ranges.emplace_back(item.key.offset, uint64_t{chunk.length});
     out.flags.push_back(chunk.type);
     out.groups.insert(out.groups.end(), {exact(item.key.offset, "logical address"), exact(chunk.length, "length"), -1,
-                                         static_cast<double>(chunk.num_stripes)});
-    for (uint16_t i = 0; i < chunk.num_stripes; i++) {
+                                         static_cast<double>(stripes)});
+    for (uint16_t i = 0; i < stripes; i++) {
       auto stripe = item.at<btrfs_stripe>(offsetof(btrfs_chunk, stripe) + i * sizeof(btrfs_stripe));
       out.stripes.push_back(exact(stripe.devid, "device id"));
       out.stripes.push_back(exact(stripe.offset, "device offset"));

@@ -23,7 +23,7 @@ uint64_t stripeBytes(const btrfs_chunk& chunk) {
 
 void add(std::vector<Chunks>& out, const Item& item) {
   auto chunk = item.at<btrfs_chunk>(0);
-  for (uint16_t i = 0; i < chunk.num_stripes; i++) {
+  for (uint16_t i = 0, stripes = stripesOf(item); i < stripes; i++) {
     auto stripe = item.at<btrfs_stripe>(offsetof(btrfs_chunk, stripe) + i * sizeof(btrfs_stripe));
     auto found = std::find_if(out.begin(), out.end(), [&](const Chunks& row) {
       return row.flags == chunk.type && row.devid == stripe.devid && row.stripes == chunk.num_stripes;

@@ -45,7 +45,7 @@ int readExtents(int fd, uint64_t start, uint64_t length, const Cancelled& cancel
     map->fm_extent_count = kExtentsACall;
     int returned = tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_FIEMAP), map);
     if (returned < 0) return -returned;
-    uint32_t got = map->fm_mapped_extents;
+    uint32_t got = std::min(map->fm_mapped_extents, kExtentsACall);
     for (uint32_t i = 0; i < got; i++) {
       const fiemap_extent& extent = map->fm_extents[i];
       // The kernel gives whole extents; only what lies in the range counts.
@@ -59,7 +59,9 @@ int readExtents(int fd, uint64_t start, uint64_t length, const Cancelled& cancel
       if (extent.fe_flags & FIEMAP_EXTENT_ENCODED) extents.compressedBytes += to - from;
     }
     if (got == 0 || map->fm_extents[got - 1].fe_flags & FIEMAP_EXTENT_LAST) return 0;
-    start = map->fm_extents[got - 1].fe_logical + map->fm_extents[got - 1].fe_length;
+    uint64_t next = map->fm_extents[got - 1].fe_logical + map->fm_extents[got - 1].fe_length;
+    if (next <= start) return EPROTO;  // it would be asked for ever
+    start = next;
   }
   return 0;
 }
@@ -71,7 +73,7 @@ std::optional<uint64_t> diskBytes(int fd, uint64_t inode) {
                             [&](const Item& item) {
                               using Extent = btrfs_file_extent_item;
                               if (item.at<uint8_t>(offsetof(Extent, type)) == BTRFS_FILE_EXTENT_INLINE) {
-                                bytes += item.length - offsetof(Extent, disk_bytenr);
+                                bytes += item.length - std::min<size_t>(item.length, offsetof(Extent, disk_bytenr));
                                 return true;
                               }
                               uint64_t start = item.at<uint64_t>(offsetof(Extent, disk_bytenr));

@@ -1,6 +1,8 @@
 // TREE_SEARCH_V2: items of a btree in key order, page by page. Needs CAP_SYS_ADMIN.
 #pragma once
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -31,6 +33,14 @@ struct Item {
     return field;
   }
 };
+
+// How many stripes a chunk item holds: as many as it says, if it is that long.
+inline uint16_t stripesOf(const Item& item) {
+  constexpr size_t kFirst = offsetof(btrfs_chunk, stripe);
+  if (item.length < kFirst) return 0;
+  size_t held = (item.length - kFirst) / sizeof(btrfs_stripe);
+  return static_cast<uint16_t>(std::min<size_t>(held, item.at<btrfs_chunk>(0).num_stripes));
+}
 
 // visit(const Item&) for each of the `count` items in a search's answer of `size` bytes, until it gives false: then
 // `more` is false. 0, or -EPROTO where an item does not lie in the answer as a whole.

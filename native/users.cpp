@@ -45,7 +45,9 @@ std::vector<User> usersOf(int fd, uint64_t logical, bool wholeExtent, const Canc
     if (returned == -ENOENT) return users;
     if (returned < 0) throw Failure{-returned, "BTRFS_IOC_LOGICAL_INO_V2", "find who uses the address"};
     if (container->elem_missed > 0 && bytes < (16U << 20)) continue;
-    for (uint32_t i = 0; i + 2 < container->elem_cnt; i += 3)
+    const size_t most = (bytes - sizeof *container) / sizeof container->val[0];
+    const size_t values = std::min<size_t>(container->elem_cnt, most);
+    for (size_t i = 0; i + 2 < values; i += 3)
       users.push_back({container->val[i], container->val[i + 1], container->val[i + 2], {}});
     break;
   }

@@ -49,6 +49,12 @@ const SYSTEM = [
   },
   { name: 'clang-format-19', has: () => which('clang-format-19'), without: { test: 'C++ formatting is not checked' } },
   { name: 'clang-tidy-19', has: () => which('clang-tidy-19'), without: { test: 'C++ is not linted' } },
+  { name: 'clang-19', has: () => which('clang++-19'), without: { test: 'the parsers are not fuzzed' } },
+  {
+    name: 'libclang-rt-19-dev',
+    has: () => existsSync('/usr/lib/llvm-19/lib/clang/19/lib/linux'),
+    without: { test: 'the parsers are not fuzzed' },
+  },
   { name: 'cmake', has: () => which('cmake'), without: { test: 'no ASan/UBSan run, no C++ coverage, no C++ lint' } },
   { name: 'gcovr', has: () => which('gcovr'), without: { test: 'C++ coverage is not measured' } },
   { name: 'strace', has: () => which('strace'), without: { test: 'that no process is started is not checked' } },

@@ -1,13 +1,15 @@
-// Every check, in one run: set-up, format, lint (clang-tidy for C++), types, tests with coverage, and the native tests once more on an
-// addon built with ASan and UBSan. Goes on after a failure, so that one run shows them all. Ends with one table.
+// Every check, in one run: set-up, format, lint (clang-tidy for C++), types, the parsers fuzzed, tests with coverage, and
+// the native tests once more on an addon built with ASan and UBSan. Goes on after a failure, so that one run shows them all. Ends with one table.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { fuzz } from './fuzz.mjs'
 import { instrumentedBuild, instrumentedEnvironment, nativeCoverage, sanitizerReports } from './instrumented.mjs'
 import { tidy } from './tidy.mjs'
 import { at, bold, dim, excerpt, filesBelow, green, logged, red, root, seconds, which, yellow } from './tool.mjs'
 
 const SRC_LINES_PERCENT = 90
 const NATIVE_LINES_PERCENT = 85
+const FUZZ_SECONDS = 120
 // The directories whose tests go through the addon.
 const NATIVE_TESTS = ['native', 'btrfs', 'agent', 'monitor', 'actions', 'contract'].map((name) => `test/${name}/`)
 const inCi = /^(1|true)$/.test(process.env.CI ?? '')
@@ -107,7 +109,7 @@ async function main() {
     check('types', () => node('types', 'typescript/bin/tsc', '-p', at('tsconfig.json'))),
     check('C++ format', () => {
       if (!which('clang-format-19')) return skipped('no clang-format-19')
-      const sources = filesBelow('native').filter((file) => /\.(cpp|h)$/.test(file))
+      const sources = [...filesBelow('native'), ...filesBelow('test/fuzz')].filter((file) => /\.(cpp|h)$/.test(file))
       return quietly('clang-format', 'clang-format-19', ['--dry-run', '-Werror', ...sources])
     }),
     check('C++ lint', () => {
@@ -115,6 +117,10 @@ async function main() {
       return missing.length === 0 ? tidy(quietly) : skipped(`no ${missing.join(', no ')}`)
     }),
     check('sanitized build', () => (which('cmake') ? instrumentedBuild(quietly) : skipped('no cmake'))),
+    check('parsers, fuzzed', () => {
+      const can = which('clang++-19') && existsSync('/usr/lib/llvm-19/lib/clang/19/lib/linux')
+      return can ? fuzz({ seconds: FUZZ_SECONDS }) : skipped('no clang++-19 with libFuzzer')
+    }),
   ])
 
   const noVolumes = whyNoVolumes()

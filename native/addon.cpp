@@ -16,6 +16,10 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineQuota(env, exports);
   btrmind::defineScrub(env, exports);
   btrmind::defineCompress(env, exports);
+  btrmind::defineDefragment(env, exports);
+  btrmind::defineEncoded(env, exports);
+  btrmind::defineExtents(env, exports);
+  btrmind::defineProperties(env, exports);
   btrmind::defineFiles(env, exports);
   btrmind::defineWalk(env, exports);
   btrmind::defineSubvolume(env, exports);

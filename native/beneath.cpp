@@ -173,24 +173,34 @@ int Root::directory(std::string_view path, int flags) const {
   return stat.st_dev == device_ ? at.release() : -EXDEV;
 }
 
-int Root::pin(const FileRef& ref, int flags, Pinned& pinned) const {
-  if (!isClean(ref.path)) return EXDEV;
-  size_t slash = ref.path.rfind('/');
+template <class IsRight>
+int Root::open(const std::string& path, int flags, Pinned& pinned, IsRight isRight) const {
+  if (!isClean(path)) return EXDEV;
+  size_t slash = path.rfind('/');
   bool top = slash == std::string::npos;
-  int parent = directory(top ? std::string_view() : std::string_view(ref.path).substr(0, slash), O_PATH);
+  int parent = directory(top ? std::string_view() : std::string_view(path).substr(0, slash), O_PATH);
   if (parent < 0) return -parent;
   pinned.parent = ScopedFd(parent);
-  pinned.name = ref.path.c_str() + (top ? 0 : slash + 1);
+  pinned.name = path.c_str() + (top ? 0 : slash + 1);
   // O_PATH first: opening a FIFO or a device that took the file's place would have effects.
   for (int how : {O_PATH, flags}) {
     int fd = openChild(parent, pinned.name, how);
     if (fd < 0) return fd == -ELOOP ? kChanged : -fd;
     pinned.file = ScopedFd(fd);
     if (fstat(fd, &pinned.stat) < 0) return errno;
-    if (!ref.isStill(pinned.stat) || ref.wasReadSince(pinned.stat) || pinned.stat.st_dev != device_) return kChanged;
+    if (!isRight(pinned.stat) || pinned.stat.st_dev != device_) return kChanged;
     if (flags == O_PATH) break;
   }
   return 0;
+}
+
+int Root::pin(const FileRef& ref, int flags, Pinned& pinned) const {
+  return open(ref.path, flags, pinned,
+              [&](const struct stat& stat) { return ref.isStill(stat) && !ref.wasReadSince(stat); });
+}
+
+int Root::open(const std::string& path, int flags, Pinned& pinned) const {
+  return open(path, flags, pinned, [](const struct stat& stat) { return S_ISREG(stat.st_mode); });
 }
 
 int openChild(int directory, const char* name, int flags) {

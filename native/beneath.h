@@ -35,7 +35,7 @@ struct FileRef {
 struct Pinned {
   ScopedFd parent;
   ScopedFd file;
-  const char* name = nullptr;  // points into the FileRef's path
+  const char* name = nullptr;  // points into the path that was asked for
   struct stat stat;
 };
 
@@ -65,8 +65,12 @@ class Root {
   // Opens `ref` with `flags` (O_PATH, or O_RDONLY for a regular file only) if it still is what was seen, and unread.
   // The outcome.
   int pin(const FileRef& ref, int flags, Pinned& pinned) const;
+  // Opens whatever regular file has that name now. The outcome.
+  int open(const std::string& path, int flags, Pinned& pinned) const;
 
  private:
+  template <class IsRight>
+  int open(const std::string& path, int flags, Pinned& pinned, IsRight isRight) const;
   ScopedFd fd_;
   dev_t device_;
 };

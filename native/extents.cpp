@@ -1,22 +1,14 @@
 #include "extents.h"
 
-#include <linux/fiemap.h>
-#include <linux/fs.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
-#include <cstring>
 #include <unordered_set>
 
-#include "error.h"
 #include "tree_search.h"
 
 namespace btrmind {
 
 namespace {
-
-constexpr uint32_t kExtentsACall = 256;
 
 // The flag that chattr does not show. Needs CAP_SYS_ADMIN; without it, or while the inode is younger than the last
 // commit, the file counts as checksummed.
@@ -33,37 +25,24 @@ bool lacksChecksums(int fd, uint64_t inode) {
 }  // namespace
 
 int readExtents(int fd, uint64_t start, uint64_t length, const Cancelled& cancelled, Extents& extents) {
-  alignas(fiemap) char buffer[sizeof(fiemap) + kExtentsACall * sizeof(fiemap_extent)];
-  auto* map = reinterpret_cast<fiemap*>(buffer);
   uint64_t end = length > UINT64_MAX - start ? UINT64_MAX : start + length;
-  while (start < end) {
-    if (cancelled) return ECANCELED;
-    memset(map, 0, sizeof *map);
-    map->fm_start = start;
-    map->fm_length = end - start;
-    map->fm_flags = FIEMAP_FLAG_SYNC;
-    map->fm_extent_count = kExtentsACall;
-    int returned = tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_FIEMAP), map);
-    if (returned < 0) return -returned;
-    uint32_t got = std::min(map->fm_mapped_extents, kExtentsACall);
-    for (uint32_t i = 0; i < got; i++) {
-      const fiemap_extent& extent = map->fm_extents[i];
-      // The kernel gives whole extents; only what lies in the range counts.
-      uint64_t from = std::max<uint64_t>(extent.fe_logical, start);
-      uint64_t to = std::min<uint64_t>(extent.fe_logical + extent.fe_length, end);
-      if (to <= from) continue;
-      extents.count++;
-      extents.bytes += to - from;
-      if (extent.fe_flags & FIEMAP_EXTENT_SHARED) extents.sharedBytes += to - from;
-      if (extent.fe_flags & FIEMAP_EXTENT_DATA_INLINE) extents.inlineBytes += to - from;
-      if (extent.fe_flags & FIEMAP_EXTENT_ENCODED) extents.compressedBytes += to - from;
-    }
-    if (got == 0 || map->fm_extents[got - 1].fe_flags & FIEMAP_EXTENT_LAST) return 0;
-    uint64_t next = map->fm_extents[got - 1].fe_logical + map->fm_extents[got - 1].fe_length;
-    if (next <= start) return EPROTO;  // it would be asked for ever
-    start = next;
-  }
-  return 0;
+  return forEachExtent(fd, start, end, true, cancelled, [&](const fiemap_extent& extent) {
+    // The kernel gives whole extents; only what lies in the range counts.
+    uint64_t from = std::max<uint64_t>(extent.fe_logical, start);
+    uint64_t to = std::min<uint64_t>(extent.fe_logical + extent.fe_length, end);
+    if (to <= from) return true;
+    extents.count++;
+    extents.bytes += to - from;
+    if (extent.fe_flags & FIEMAP_EXTENT_SHARED) extents.sharedBytes += to - from;
+    if (extent.fe_flags & FIEMAP_EXTENT_DATA_INLINE) extents.inlineBytes += to - from;
+    if (extent.fe_flags & FIEMAP_EXTENT_ENCODED) extents.compressedBytes += to - from;
+    return true;
+  });
+}
+
+int flush(int fd) {
+  const Cancelled never{false};
+  return forEachExtent(fd, 0, 1, true, never, [](const fiemap_extent&) { return false; });
 }
 
 std::optional<uint64_t> diskBytes(int fd, uint64_t inode) {

@@ -19,6 +19,7 @@ const FAMILIES = [
   ['Space and state', ['info', 'usage', 'measure', 'statfs']],
   ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees']],
   ['Files', ['scan', 'walk', 'batch', 'files']],
+  ['Extents', ['extents', 'defragment', 'sharing', 'properties', 'encoded']],
   ['What lies where', ['inspect']],
   ['Devices', ['devices', 'resize']],
   ['Balance and scrub', ['operation', 'balance', 'scrub']],

@@ -35,6 +35,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   ETIMEDOUT: 'the kernel did not answer in time; the call may still complete',
   ENOTEMPTY: 'it has subvolumes inside; delete those first',
   ENOTDIR: 'a directory is needed',
+  EISDIR: 'a regular file is needed',
   ENODEV: 'the volume has no such device',
   ESTALE: 'it is no longer what was named; name it anew if it is the right one',
   EFBIG: 'larger than the device itself',

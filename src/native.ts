@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { BtrmindError } from './errors.js'
+import type { ExtentsNative } from './native/extents.js'
 import type { NativeHandle } from './native/handle.js'
 import type { MlpNative } from './native/mlp.js'
 
@@ -127,7 +128,7 @@ export interface NativeBalanceProgress {
   completed: number
 }
 
-export interface Native extends MlpNative {
+export interface Native extends ExtentsNative, MlpNative {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
 

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "../btrfs_compat.h"
+#include "../defragment.h"
 #include "../extents.h"
 #include "../lzo_size.h"
 #include "../task.h"
@@ -17,7 +18,6 @@ namespace btrmind {
 
 namespace {
 
-constexpr uint64_t kSliceBytes = 32 << 20;
 constexpr int kOpenForReading = O_RDONLY | O_NONBLOCK | O_NOCTTY;
 
 struct Compressed {
@@ -35,14 +35,11 @@ int compressSlice(int fd, uint64_t start, uint32_t type, const Cancelled& cancel
   if (extents.sharedBytes > 0) return kShared;
   // What lies inline, in metadata, would gain no data space.
   if (extents.bytes == extents.inlineBytes || extents.compressedBytes > 0) return 0;
-  btrfs_ioctl_defrag_range_args range = {};
-  range.start = start;
-  range.len = kSliceBytes;
-  range.flags = BTRFS_DEFRAG_RANGE_COMPRESS | BTRFS_DEFRAG_RANGE_START_IO;
-  range.compress_type = type;
   rewritten = true;
-  int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_DEFRAG_RANGE), &range);
-  return returned < 0 ? -returned : 0;
+  DefragmentRequest request;
+  request.flags |= BTRFS_DEFRAG_RANGE_COMPRESS;
+  request.type = type;
+  return defragmentRange(fd, request, start, kSliceBytes);
 }
 
 // `extents`: of the whole file, since nothing is rewritten if any part of it is shared.

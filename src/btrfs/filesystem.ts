@@ -4,6 +4,7 @@ import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { balance, balanceStatus, cancelBalance, resumeBalance } from './balance.js'
 import { type CallOptions, call } from './call.js'
+import { type DefragmentOptions, defragment } from './defragment.js'
 import {
   type AddDeviceOptions,
   addDevice,
@@ -15,11 +16,14 @@ import {
   resetDeviceErrors,
 } from './devices.js'
 import { directory } from './directory.js'
+import { type ReadEncodedOptions, readEncoded, type WriteEncodedOptions, writeEncoded } from './encoded.js'
+import { type ExtentsOptions, extents } from './extents.js'
 import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import { info } from './info.js'
 import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
+import { attributes, type Compression, compression, setAttributes, setCompression } from './properties.js'
 import {
   assignQgroup,
   createQgroup,
@@ -47,6 +51,7 @@ import {
   trim,
   waitSync,
 } from './settings.js'
+import { type CloneOptions, clone, type DedupeDestination, type DedupeRange, deduplicate } from './sharing.js'
 import { statfs } from './statfs.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import {
@@ -261,6 +266,36 @@ export class KernelFilesystem implements Filesystem {
   }
   waitSync(transaction?: number, options?: CallOptions) {
     return waitSync(this.#volume, transaction, options)
+  }
+  extents(path: string, options?: ExtentsOptions) {
+    return extents(this.#volume, path, options)
+  }
+  defragment(path: string, options?: DefragmentOptions) {
+    return defragment(this.#volume, path, options)
+  }
+  deduplicate(source: string, range: DedupeRange, destinations: readonly DedupeDestination[], options?: CallOptions) {
+    return deduplicate(this.#volume, source, range, destinations, options)
+  }
+  clone(source: string, destination: string, options?: CloneOptions) {
+    return clone(this.#volume, source, destination, options)
+  }
+  compression(path: string, options?: CallOptions) {
+    return compression(this.#volume, path, options)
+  }
+  setCompression(path: string, value: Compression | undefined, options?: CallOptions) {
+    return setCompression(this.#volume, path, value, options)
+  }
+  attributes(path: string, options?: CallOptions) {
+    return attributes(this.#volume, path, options)
+  }
+  setAttributes(path: string, wanted: Parameters<typeof setAttributes>[2], options?: CallOptions) {
+    return setAttributes(this.#volume, path, wanted, options)
+  }
+  readEncoded(path: string, options?: ReadEncodedOptions) {
+    return readEncoded(this.#volume, path, options)
+  }
+  writeEncoded(path: string, options: WriteEncodedOptions) {
+    return writeEncoded(this.#volume, path, options)
   }
   trim(options?: TrimOptions) {
     return trim(this.#volume, options)

@@ -3,6 +3,7 @@ export { BtrfsError, BtrmindError, ERRORS, type ErrorCode } from '../errors.js'
 export { formatBytes } from '../units.js'
 export { fileRef, rows } from './batch.js'
 export type { CallOptions } from './call.js'
+export type { DefragmentOptions, DefragmentProgress, DefragmentSkipped } from './defragment.js'
 export {
   type AddDeviceOptions,
   devicesReady,
@@ -11,11 +12,15 @@ export {
   type ReplaceStatus,
   scanDevice,
 } from './devices.js'
+export type { EncodedData, Encoding, ReadEncodedOptions, WriteEncodedOptions } from './encoded.js'
+export type { ExtentsOptions, FileExtent } from './extents.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
 export type { BlockGroup, LogicalFile, LogicalFilesOptions } from './inspect.js'
 export type { Operation } from './operation.js'
+export type { Attributes, Compression } from './properties.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
 export type { Feature, Features, TrimOptions } from './settings.js'
+export type { CloneOptions, DedupeDestination, DedupeRange, Deduplicated } from './sharing.js'
 export type { DeleteManyOptions, DeleteProgress, SetReadonlyOptions } from './subvolume-trees.js'
 export type * from './types.js'

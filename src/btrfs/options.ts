@@ -16,7 +16,7 @@ const rootPath = v.pipe(
   v.string(),
   v.check((path) => isAbsolute(path) && !path.includes('\0'), 'an absolute path'),
 )
-const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
+export const whole = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
 /** What `directory()` gave. */
 export const directoryArgument = v.object({ path: rootPath, inode: whole, subvolumeId: whole })
 export const rootArgument = v.union([rootPath, directoryArgument], 'an absolute path, or what directory() gave')

@@ -1,0 +1,303 @@
+// Where a file's data lies, and files that share it: FIEMAP, deduplication, clones.
+#include "../extents.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <vector>
+
+#include "../btrfs_compat.h"
+#include "../named.h"
+#include "../place.h"
+#include "ops.h"
+
+namespace btrmind {
+
+namespace {
+
+// One page of rows.
+constexpr size_t kRowsACall = 4096;
+constexpr size_t kColumns = 4;
+
+struct FileMap {
+  std::vector<double> rows;
+  bool more = false;
+  HandlePtr file;  // where it was opened for this page and there are more
+};
+
+// fileMap(ticket, handle, path or file, start, end, sync) → { rows: [logical, physical, length, flags] of each, more,
+// file? }; `file` takes the path's place from then on.
+Napi::Value fileMap(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  HandlePtr opened = args[2].IsExternal() ? args.handle(2) : nullptr;
+  std::string path = opened ? std::string() : args.path(2);
+  uint64_t start = args.u64(3);
+  uint64_t end = args.absent(4) ? UINT64_MAX : args.u64(4);
+  return quick(
+      args, handle,
+      [handle, opened, path, start, end, sync = args.boolean(5)](const Cancelled& cancelled) {
+        FileMap map;
+        map.file =
+            opened ? opened : std::make_shared<Handle>(openNamed(handle, path, Kinds::file, O_RDONLY).fd.release());
+        int code = forEachExtent(map.file->fd(), start, end, sync, cancelled, [&](const fiemap_extent& extent) {
+          map.more = map.rows.size() == kRowsACall * kColumns;
+          if (map.more) return false;
+          map.rows.push_back(exact(extent.fe_logical, "logicalBytes"));
+          map.rows.push_back(exact(extent.fe_physical, "physicalBytes"));
+          map.rows.push_back(exact(extent.fe_length, "lengthBytes"));
+          map.rows.push_back(extent.fe_flags);
+          return true;
+        });
+        if (code != 0) throw Failure{code, "FS_IOC_FIEMAP", "read where its data lies", path};
+        if (!map.more || opened) map.file = nullptr;
+        return map;
+      },
+      [](Napi::Env env, FileMap& map) -> Napi::Value {
+        Napi::Object out = Napi::Object::New(env);
+        out.Set("rows", copied<Napi::Float64Array>(env, map.rows.data(), map.rows.size()));
+        out.Set("more", map.more);
+        if (map.file != nullptr) out.Set("file", wrapHandle(env, std::move(map.file)));
+        return out;
+      });
+}
+
+struct Span {
+  uint64_t from, length, to;  // offset in the source, bytes, offset in the destination
+};
+
+int attributesOf(int fd) {
+  int flags = 0;
+  return tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_GETFLAGS), &flags) < 0 ? 0 : flags;
+}
+
+// EINVAL means one of several things: which one it was.
+std::string whyInvalid(int source, int destination, const Span& span, bool dedupe = false) {
+  struct stat from, to;
+  if (fstat(source, &from) < 0 || fstat(destination, &to) < 0) return {};
+  auto size = static_cast<uint64_t>(from.st_size);
+  if (span.from > size || span.length > size - span.from)
+    return "the source ends at " + std::to_string(size) + ", before the range does";
+  auto end = static_cast<uint64_t>(to.st_size);
+  if (dedupe && span.to + span.length > end)
+    return "the destination ends at " + std::to_string(end) + ", before the range does";
+  bool same = from.st_dev == to.st_dev && from.st_ino == to.st_ino;
+  if (same && span.from < span.to + span.length && span.to < span.from + span.length)
+    return "the two ranges of the one file overlap";
+  if ((attributesOf(source) ^ attributesOf(destination)) & FS_NOCOW_FL)
+    return "one of them is without copy-on-write and checksums (NOCOW), the other is not: such two cannot share data";
+  auto block = static_cast<uint64_t>(from.st_blksize);
+  std::string blocks = "multiples of " + std::to_string(block);
+  if (span.from % block != 0 || span.to % block != 0) return "offsets must be " + blocks;
+  if (span.length % block != 0)
+    return "the length must be one of the " + blocks + ", or reach to the end of both files";
+  return "one of them may keep no checksums and the other does (mount option nodatasum): such two cannot share data";
+}
+
+constexpr uint64_t kDedupeBytes = 16 << 20;  // the kernel's limit for one call
+constexpr size_t kDedupeFiles = 120;         // the arguments must fit a page
+constexpr int kDiffers = -1;
+
+struct Destination {
+  std::string path;
+  uint64_t offset;
+  uint64_t deduped = 0;
+  int code = 0;  // 0, kDiffers or errno
+  std::string hint = {};
+  ScopedFd fd = ScopedFd();
+};
+
+// One call for destinations that are all as far as each other.
+void dedupe(int source, uint64_t from, uint64_t length, const std::vector<Destination*>& to) {
+  std::vector<char> room(sizeof(btrfs_ioctl_same_args) + to.size() * sizeof(btrfs_ioctl_same_extent_info));
+  auto* args = reinterpret_cast<btrfs_ioctl_same_args*>(room.data());
+  args->logical_offset = from;
+  args->length = length;
+  args->dest_count = static_cast<uint16_t>(to.size());
+  for (size_t i = 0; i < to.size(); i++) {
+    args->info[i].fd = to[i]->fd.get();
+    args->info[i].logical_offset = to[i]->offset + to[i]->deduped;
+  }
+  int returned = tryIoctl(source, BTRMIND_REQUEST(BTRFS_IOC_FILE_EXTENT_SAME), args);
+  for (size_t i = 0; i < to.size(); i++) {
+    const btrfs_ioctl_same_extent_info& info = args->info[i];
+    Destination& one = *to[i];
+    one.code = returned < 0 ? -returned : info.status == BTRFS_SAME_DATA_DIFFERS ? kDiffers : -info.status;
+    if (one.code == EINVAL) one.hint = whyInvalid(source, one.fd.get(), {from, length, one.offset + one.deduped}, true);
+    if (one.code == EPERM || one.code == EACCES) one.hint = "needs write permission on it, or to be its owner";
+    if (one.code == 0) one.deduped += std::min<uint64_t>(info.bytes_deduped, length);
+  }
+}
+
+// A page of destinations through the whole range, each until it differs or fails.
+void dedupeAll(int source, uint64_t from, uint64_t length, std::vector<Destination*> left, const Cancelled& cancelled) {
+  for (uint64_t at = 0; at < length && !left.empty(); at += kDedupeBytes) {
+    if (cancelled) return;
+    uint64_t piece = std::min(length - at, kDedupeBytes);
+    dedupe(source, from + at, piece, left);
+    auto isOut = [&](const Destination* one) { return one->code != 0 || one->deduped != at + piece; };
+    left.erase(std::remove_if(left.begin(), left.end(), isOut), left.end());
+  }
+}
+
+Napi::Value destinationsToJs(Napi::Env env, const std::vector<Destination>& destinations) {
+  Napi::Array out = Napi::Array::New(env, destinations.size());
+  for (uint32_t i = 0; i < destinations.size(); i++) {
+    const Destination& one = destinations[i];
+    Napi::Object row = Napi::Object::New(env);
+    row.Set("dedupedBytes", number(env, one.deduped, "dedupedBytes"));
+    row.Set("code", one.code == kDiffers ? "DIFFERS" : outcomeName(one.code));
+    row.Set("errno", one.code > 0 ? -one.code : 0);
+    row.Set("hint", one.hint);
+    out.Set(i, row);
+  }
+  return out;
+}
+
+struct Deduplicated {
+  std::vector<Destination> destinations;
+  bool cancelled = false;
+};
+
+// deduplicate(ticket, handle, source, offset, length or undefined, paths, offsets) → { dedupedBytes, code, … } of each
+Napi::Value deduplicate(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string source = args.path(2);
+  uint64_t offset = args.u64(3);
+  uint64_t length = args.absent(4) ? UINT64_MAX : args.u64(4);
+  if (!args[5].IsArray() || !args[6].IsTypedArray()) throw Napi::TypeError::New(args.env(), "paths and offsets");
+  auto paths = args[5].As<Napi::Array>();
+  auto offsets = args[6].As<Napi::TypedArray>();
+  if (offsets.TypedArrayType() != napi_float64_array || offsets.ElementLength() != paths.Length())
+    throw Napi::TypeError::New(args.env(), "offsets: expected Float64Array, one a path");
+  auto destinations = std::make_shared<std::vector<Destination>>();
+  for (uint32_t i = 0; i < paths.Length(); i++) {
+    double at = offsets.As<Napi::Float64Array>()[i];
+    Napi::Value path = paths[i];
+    if (!path.IsString() || !(at >= 0 && at < 0x1p53)) throw Napi::TypeError::New(args.env(), "a path and an offset");
+    destinations->push_back({path.As<Napi::String>().Utf8Value(), static_cast<uint64_t>(at)});
+  }
+  return longRunning(
+      args, handle,
+      [handle, source, offset, length, destinations](const Cancelled& cancelled) {
+        NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
+        auto size = static_cast<uint64_t>(from.stat.st_size);
+        uint64_t whole = length == UINT64_MAX ? size - std::min(size, offset) : length;
+        std::vector<Destination>& all = *destinations;
+        for (size_t first = 0; first < all.size() && !cancelled; first += kDedupeFiles) {
+          std::vector<Destination*> page;
+          for (size_t i = first; i < std::min(all.size(), first + kDedupeFiles); i++) {
+            try {
+              all[i].fd = openNamed(handle, all[i].path, Kinds::file, O_RDONLY).fd;
+              page.push_back(&all[i]);
+            } catch (const Failure& failure) {
+              all[i].code = failure.error;
+              all[i].hint = failure.error == EXDEV ? "it is on another volume" : failure.hint;
+            }
+          }
+          dedupeAll(from.fd.get(), offset, whole, page, cancelled);
+          for (Destination* one : page) one->fd = ScopedFd();
+        }
+        return Deduplicated{std::move(all), cancelled};
+      },
+      [](Napi::Env env, Deduplicated& out) -> Napi::Value {
+        if (!out.cancelled) return destinationsToJs(env, out.destinations);
+        Failure failure{ECANCELED, nullptr, "compare all of it"};
+        auto kept = std::make_shared<Deduplicated>(std::move(out));
+        failure.output = [kept](Napi::Env env) { return destinationsToJs(env, kept->destinations); };
+        throw failure;
+      },
+      nullptr);
+}
+
+// A new file, taken away again unless it is kept.
+class NewFile {
+ public:
+  NewFile(const HandlePtr& handle, const std::string& path, mode_t mode) {
+    size_t slash = path.rfind('/');
+    name_ = path.substr(slash + 1);
+    std::string directory = slash == 0 ? "/" : path.substr(0, slash);
+    constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    directory_ = ScopedFd(checkedCall(::open(directory.c_str(), kDirectory), "open", "open the directory", directory));
+    requireOnVolume(handle, directory_.get(), path);
+    constexpr int kNew = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    fd_ = ScopedFd(checkedCall(openat(directory_.get(), name_.c_str(), kNew, mode), "open", "create the file", path));
+  }
+  ~NewFile() {
+    struct stat mine, there;
+    if (fd_.get() < 0 || fstat(fd_.get(), &mine) < 0) return;
+    // Not what somebody else has put in its place.
+    if (fstatat(directory_.get(), name_.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == mine.st_ino &&
+        there.st_dev == mine.st_dev)
+      unlinkat(directory_.get(), name_.c_str(), 0);
+  }
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+  int fd() const { return fd_.get(); }
+  void keep() { fd_ = ScopedFd(); }
+
+ private:
+  ScopedFd directory_, fd_;
+  std::string name_;
+};
+
+void cloneInto(int source, int destination, const Span& span, bool all, const std::string& from,
+               const std::string& to) {
+  btrfs_ioctl_clone_range_args range = {};
+  range.src_fd = source;
+  range.src_offset = span.from;
+  range.src_length = span.length;
+  range.dest_offset = span.to;
+  bool whole = all && span.from == 0 && span.to == 0;
+  int returned = whole ? tryIoctl(destination, BTRMIND_REQUEST(BTRFS_IOC_CLONE),
+                                  reinterpret_cast<void*>(static_cast<intptr_t>(source)))
+                       : tryIoctl(destination, BTRMIND_REQUEST(BTRFS_IOC_CLONE_RANGE), &range);
+  if (returned >= 0) return;
+  Failure failure{-returned, whole ? "BTRFS_IOC_CLONE" : "BTRFS_IOC_CLONE_RANGE", "share the data", from, to};
+  struct stat stat;
+  if (-returned == EINVAL && fstat(source, &stat) == 0) {
+    auto size = static_cast<uint64_t>(stat.st_size);
+    failure.hint =
+        whyInvalid(source, destination, {span.from, all ? size - std::min(size, span.from) : span.length, span.to});
+  }
+  throw failure;
+}
+
+// clone(ticket, handle, source, destination, sourceOffset, length or undefined, destinationOffset, create)
+// On the long lane: it settles when the kernel is done, which has no way to be stopped in it.
+Napi::Value clone(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  std::string source = args.path(2), destination = args.path(3);
+  bool all = args.absent(5), create = args.boolean(7);
+  // 0: to the end.
+  Span span{args.u64(4), all ? 0 : args.u64(5), args.u64(6)};
+  return longRunning(
+      args, handle,
+      [=](const Cancelled& cancelled) {
+        NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
+        if (cancelled) throw Failure{ECANCELED, nullptr, "begin"};
+        if (create) {
+          NewFile made(handle, destination, from.stat.st_mode & 0777);
+          cloneInto(from.fd.get(), made.fd(), span, all, source, destination);
+          made.keep();
+        } else {
+          NamedFile to = openNamed(handle, destination, Kinds::file, O_WRONLY);
+          cloneInto(from.fd.get(), to.fd.get(), span, all, source, destination);
+        }
+        return Nothing{};
+      },
+      toUndefined, nullptr);
+}
+
+}  // namespace
+
+void defineExtents(Napi::Env env, Napi::Object exports) {
+  define<fileMap>(env, exports, "fileMap");
+  define<deduplicate>(env, exports, "deduplicate");
+  define<clone>(env, exports, "clone");
+}
+
+}  // namespace btrmind

@@ -1,0 +1,108 @@
+import type { NativeHandle } from './handle.js'
+
+/** A defragmentation that has not begun: what is asked of each file; opaque. */
+export type NativeDefragment = { readonly __defragment: unique symbol }
+
+export interface NativeDefragmented {
+  /** '' or a reason: 'NOCOW', 'NOCOMPRESS', 'CHANGED'. */
+  code: string
+  givenBytes: number
+  sharedBytes: number
+  compressedBytes: number
+  diskBytesBefore?: number
+  diskBytesAfter?: number
+}
+
+export interface NativeEncoded {
+  data: Uint8Array<ArrayBuffer>
+  lengthBytes: number
+  unencodedLengthBytes: number
+  unencodedOffset: number
+  compression: number
+  encryption: number
+}
+
+/** Paths are absolute and normal; none is followed where its last component is a symlink. */
+export interface ExtentsNative {
+  // native/ops/extents.cpp
+  /** FIEMAP rows: logical, physical, length, flags. The first page has `file`, to go on with, if there are more. */
+  fileMap(
+    ticket: number,
+    handle: NativeHandle,
+    file: string | NativeHandle,
+    start: number,
+    end: number | undefined,
+    sync: boolean,
+  ): Promise<{ rows: Float64Array; more: boolean; file?: NativeHandle }>
+  /** Of each destination. Rejects with ECANCELED and them as `progress`. */
+  deduplicate(
+    ticket: number,
+    handle: NativeHandle,
+    source: string,
+    offset: number,
+    lengthBytes: number | undefined,
+    paths: readonly string[],
+    offsets: Float64Array,
+  ): Promise<{ dedupedBytes: number; code: string; errno: number; hint: string }[]>
+  clone(
+    ticket: number,
+    handle: NativeHandle,
+    source: string,
+    destination: string,
+    sourceOffset: number,
+    lengthBytes: number | undefined,
+    destinationOffset: number,
+    create: boolean,
+  ): Promise<void>
+
+  // native/ops/defragment.cpp
+  defragmentPrepare(
+    flags: number,
+    thresholdBytes: number,
+    type: number,
+    level: number,
+    startBytes: number,
+    lengthBytes: number | undefined,
+    sliceBytes: number,
+    skipShared: boolean,
+    skipCompressed: boolean,
+  ): NativeDefragment
+  /** Of the file under way. */
+  defragmentDone(prepared: NativeDefragment): { doneBytes: number; totalBytes: number }
+  /** Of one file: the one that `path` is, or `inner` beneath it. Rejects with the figures as `progress`. */
+  defragmentFile(
+    ticket: number,
+    handle: NativeHandle,
+    prepared: NativeDefragment,
+    path: string,
+    seen: Float64Array | undefined,
+    inner: Uint8Array | undefined,
+  ): Promise<NativeDefragmented>
+
+  // native/ops/properties.cpp
+  compression(ticket: number, handle: NativeHandle, path: string): Promise<string | undefined>
+  setCompression(ticket: number, handle: NativeHandle, path: string, value: string | undefined): Promise<void>
+  /** FS_*_FL of linux/fs.h. */
+  attributes(ticket: number, handle: NativeHandle, path: string): Promise<number>
+  setAttributes(ticket: number, handle: NativeHandle, path: string, set: number, clear: number): Promise<void>
+
+  // native/ops/encoded.cpp
+  readEncoded(
+    ticket: number,
+    handle: NativeHandle,
+    path: string,
+    offset: number,
+    roomBytes: number,
+  ): Promise<NativeEncoded | undefined>
+  writeEncoded(
+    ticket: number,
+    handle: NativeHandle,
+    path: string,
+    data: Uint8Array,
+    offset: number,
+    lengthBytes: number,
+    unencodedLengthBytes: number,
+    unencodedOffset: number,
+    compression: number,
+  ): Promise<void>
+}

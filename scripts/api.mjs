@@ -20,7 +20,10 @@ const FAMILIES = [
   ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees']],
   ['Files', ['scan', 'walk', 'batch', 'files']],
   ['Extents', ['extents', 'defragment', 'sharing', 'properties', 'encoded']],
-  ['What lies where', ['inspect']],
+  [
+    'What lies where',
+    ['inspect', 'tree-search', 'items/reader', 'items/files', 'items/roots', 'items/space', 'items/qgroups'],
+  ],
   ['Devices', ['devices', 'resize']],
   ['Balance and scrub', ['operation', 'balance', 'scrub']],
   ['Quota', ['quota']],

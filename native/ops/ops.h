@@ -24,5 +24,6 @@ void defineSubvolume(Napi::Env env, Napi::Object exports);
 void defineSubvolumeList(Napi::Env env, Napi::Object exports);
 void defineResize(Napi::Env env, Napi::Object exports);
 void defineSpace(Napi::Env env, Napi::Object exports);
+void defineTree(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

@@ -62,6 +62,7 @@ import {
   snapshotTree,
 } from './subvolume-trees.js'
 import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
+import { type TreeSearchOptions, treeSearch } from './tree-search.js'
 import type {
   BalanceOptions,
   CompressOptions,
@@ -224,6 +225,9 @@ export class KernelFilesystem implements Filesystem {
   }
   logicalFiles(logicalBytes: number, options?: LogicalFilesOptions) {
     return logicalFiles(this.#volume, logicalBytes, options)
+  }
+  treeSearch(options: TreeSearchOptions) {
+    return treeSearch(this.#volume, options)
   }
   quota(options?: CallOptions) {
     return quota(this.#volume, options)

@@ -18,3 +18,8 @@ export const position = (text: string, before: [number, number][] | undefined) =
   return [...(before ?? []), [Number(devid), Number(bytes)]] as [number, number][]
 }
 export const list = (text: string, before: string[] | undefined) => [...(before ?? []), text]
+export const attribute = (text: string, before: Record<string, boolean> | undefined) => {
+  const [, name, state] = /^(\w+)=(on|off)$/.exec(text) ?? []
+  if (name === undefined) throw new InvalidArgumentError('expected a name and on or off, like nocow=on.')
+  return { ...before, [name]: state === 'on' }
+}

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { list, number, position, whole } from './arguments.js'
+import { addExtentsCommands } from './extents-commands.js'
 import type { Io } from './output.js'
 
 export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
@@ -74,6 +75,8 @@ export function program(io: Io, exit: (code: number) => void): Command {
       const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
       if (!sound) exit(EXIT.failed)
     })
+
+  addExtentsCommands(root, io, () => exit(EXIT.failed))
 
   root
     .command('quota')

@@ -1,0 +1,106 @@
+/** Commands for the data of files; what they do is loaded when they are called. */
+import { type Command, Option } from 'commander'
+import { attribute, whole } from './arguments.js'
+import type { Io } from './output.js'
+
+const bytes = whole(0, 2 ** 53 - 1)
+const some = whole(1, 2 ** 53 - 1)
+
+/** @param failed makes the exit code 1 */
+export function addExtentsCommands(root: Command, io: Io, failed: () => void): void {
+  root
+    .command('extents')
+    .description('where the data of a file lies, and what of it is shared or compressed')
+    .argument('<file>', 'a regular file')
+    .option('--start <bytes>', 'from here on', bytes)
+    .option('--length <bytes>', 'so much from there', some)
+    .option('--json', 'JSON lines, one an extent')
+    .addHelpText('after', '\nAddresses are of the volume, not of a device.')
+    .action(async (path: string, options) => (await import('./extents.js')).extents(io, path, options))
+
+  root
+    .command('defragment')
+    .description('rewrite files so that their data lies together, or compressed; progress on a terminal')
+    .argument('<path>', 'a regular file; with --recursive a directory')
+    .option('--recursive', 'every file below it, in its subvolume and mount')
+    .addOption(new Option('--compress <algorithm>', 'rewrite it compressed').choices(['zlib', 'lzo', 'zstd']))
+    .option('--level <n>', 'zlib 1 to 9, zstd -15 to 15 (Linux 6.15)', whole(-15, 15))
+    .addOption(new Option('--uncompressed', 'rewrite it uncompressed (Linux 6.17)').conflicts('compress'))
+    .option('--recompress', 'also what is compressed already')
+    .option('--unshare', 'also what snapshots and clones have too: it takes its space twice from then on')
+    .option(
+      '--threshold <bytes>',
+      'extents of this size are good as they are (default: 256 KiB)',
+      whole(1, 2 ** 32 - 1),
+    )
+    .option('--start <bytes>', 'of each file, from here on', bytes)
+    .option('--length <bytes>', 'of each file, so much from there', some)
+    .option('--json', 'one JSON document')
+    .addHelpText('after', '\nWhat is shared or compressed already is left alone, unless asked for, and counted.')
+    .action(async (path: string, options) => (await import('./defragment.js')).defragment(io, path, options))
+
+  root
+    .command('deduplicate')
+    .description('let files share the data of one, where the kernel finds that they hold the same')
+    .argument('<source>', 'a regular file')
+    .argument('<destinations...>', 'files on the same volume')
+    .option('--offset <bytes>', 'where to begin in the source', bytes)
+    .option('--length <bytes>', 'so much from there (default: to its end)', some)
+    .option('--destination-offset <bytes>', 'where to begin in each destination (default: as --offset)', bytes)
+    .option('--json', 'one JSON document')
+    .addHelpText('after', '\nExit code 1 when one failed; that one differs is no failure.')
+    .action(async (source: string, destinations: string[], options) => {
+      if (!(await (await import('./extents.js')).deduplicate(io, source, destinations, options))) failed()
+    })
+
+  root
+    .command('clone')
+    .description('put a file’s data into another without copying it')
+    .argument('<source>', 'a regular file')
+    .argument('<destination>', 'a regular file on the same volume; what is in the range is replaced')
+    .option('--create', 'make the destination, which must not be there')
+    .option('--source-offset <bytes>', 'where to begin in the source', bytes)
+    .option('--length <bytes>', 'so much from there (default: to its end)', some)
+    .option('--destination-offset <bytes>', 'where it comes to lie', bytes)
+    .option('--json', 'one JSON document')
+    .action(async (source: string, destination: string, options) =>
+      (await import('./extents.js')).clone(io, source, destination, options),
+    )
+
+  const compression = root.command('compression').description('how new data of a file or directory is compressed')
+  compression
+    .command('get')
+    .description('what is set for it')
+    .argument('<path>', 'a file or directory')
+    .option('--json', 'one JSON document; null when nothing is set')
+    .action(async (path: string, options) => (await import('./properties.js')).getCompression(io, path, options))
+  compression
+    .command('set')
+    .description('set it; what is written already stays as it is (see defragment)')
+    .argument('<path>', 'a file or directory')
+    .argument('<algorithm>', 'lzo, zlib, zstd, with a level if need be (zstd:3); none forbids compression')
+    .action(async (path: string, value: string) => (await import('./properties.js')).setCompression(io, path, value))
+  compression
+    .command('clear')
+    .description('take it away: the mount decides')
+    .argument('<path>', 'a file or directory')
+    .action(async (path: string) => (await import('./properties.js')).setCompression(io, path, undefined))
+
+  const attributes = root.command('attributes').description('what chattr sets and lsattr shows, by name')
+  attributes
+    .command('get')
+    .description('those that are set')
+    .argument('<path>', 'a file or directory')
+    .option('--json', 'one JSON document: each, true or false')
+    .action(async (path: string, options) => (await import('./properties.js')).getAttributes(io, path, options))
+  attributes
+    .command('set')
+    .description('set or take away some; the others stay')
+    .argument('<path>', 'a file or directory')
+    .argument(
+      '<attributes...>',
+      'nocow=on, noatime=off, compress, nocompress, immutable, appendOnly, sync …',
+      attribute,
+    )
+    .action(async (path: string, wanted) => (await import('./properties.js')).setAttributes(io, path, wanted))
+}

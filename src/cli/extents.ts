@@ -1,0 +1,99 @@
+/** extents, deduplicate, clone. */
+import { once } from 'node:events'
+import { resolve } from 'node:path'
+import type { FileExtent } from '../btrfs/extents.js'
+import { formatBytes } from '../units.js'
+import { type Io, paint, printJson, table } from './output.js'
+import { openVolumeOf } from './place.js'
+
+const PAGE = 512
+
+export interface ExtentsCommand {
+  readonly json?: boolean
+  readonly start?: number
+  readonly length?: number
+}
+
+/** Page by page, for a file may have millions. */
+export async function extents(io: Io, path: string, { json, start, length }: ExtentsCommand): Promise<void> {
+  const { fs, target } = await openVolumeOf(io, path)
+  await using _ = fs
+  const sums = { count: 0, bytes: 0, shared: 0, compressed: 0 }
+  const write = async (text: string) => {
+    if (text !== '' && !io.stdout.write(text)) await once(io.stdout, 'drain', { signal: io.signal })
+  }
+  let lines = ''
+  if (!json) await write(`${row('offset', 'length', 'address', 'is')}\n`)
+  for await (const extent of fs.extents(target, { start, lengthBytes: length, signal: io.signal })) {
+    lines += `${json ? JSON.stringify(extent) : line(extent)}\n`
+    sums.count++
+    sums.bytes += extent.lengthBytes
+    if (extent.shared) sums.shared += extent.lengthBytes
+    if (extent.compressed) sums.compressed += extent.lengthBytes
+    if (sums.count % PAGE !== 0) continue
+    await write(lines)
+    lines = ''
+  }
+  await write(lines)
+  if (json) return
+  const parts = `${formatBytes(sums.shared)} shared, ${formatBytes(sums.compressed)} compressed`
+  await write(`\n${sums.count} extents, ${formatBytes(sums.bytes)}: ${parts}\n`)
+}
+
+const row = (offset: string, length: string, address: string, is: string) =>
+  `${offset.padStart(16)}  ${length.padStart(12)}  ${address.padStart(18)}  ${is}`.trimEnd()
+
+function line(extent: FileExtent): string {
+  const { logicalBytes, lengthBytes, physicalBytes, ...flags } = extent
+  const set = Object.entries(flags).flatMap(([name, on]) => (on === true ? [name] : []))
+  return row(String(logicalBytes), String(lengthBytes), String(physicalBytes ?? '-'), set.join(' '))
+}
+
+export interface DeduplicateCommand {
+  readonly json?: boolean
+  readonly offset?: number
+  readonly length?: number
+  readonly destinationOffset?: number
+}
+
+/** @returns whether none failed; a difference is no failure */
+export async function deduplicate(
+  io: Io,
+  source: string,
+  destinations: readonly string[],
+  { json, offset, length, destinationOffset }: DeduplicateCommand,
+): Promise<boolean> {
+  const { fs, target } = await openVolumeOf(io, source)
+  await using _ = fs
+  const to = destinations.map((path) => ({ path: resolve(path), offset: destinationOffset ?? offset }))
+  const outcomes = await fs.deduplicate(target, { offset, lengthBytes: length }, to, { signal: io.signal })
+  if (json) printJson(io, outcomes)
+  else {
+    const rows = outcomes.map(({ path, outcome, dedupedBytes, code, hint }) => [
+      code === undefined ? outcome : code,
+      formatBytes(dedupedBytes),
+      hint === undefined ? path : `${path}: ${hint}`,
+    ])
+    io.stdout.write(table(['outcome', 'deduplicated', 'path'], rows, [1]))
+  }
+  return outcomes.every(({ outcome }) => outcome !== 'failed')
+}
+
+export interface CloneCommand {
+  readonly json?: boolean
+  readonly create?: boolean
+  readonly sourceOffset?: number
+  readonly length?: number
+  readonly destinationOffset?: number
+}
+
+export async function clone(io: Io, source: string, destination: string, command: CloneCommand): Promise<void> {
+  const { json, create, sourceOffset, length, destinationOffset } = command
+  const { fs, target } = await openVolumeOf(io, source)
+  await using _ = fs
+  const to = resolve(destination)
+  const options = { create, sourceOffset, lengthBytes: length, destinationOffset, signal: io.signal }
+  await fs.clone(target, to, options)
+  if (json) printJson(io, { source: target, destination: to })
+  else io.stdout.write(`${paint(io, 'green', 'shared')}: ${source} -> ${destination}\n`)
+}

@@ -8,7 +8,7 @@ namespace btrmind {
 namespace {
 
 // What is remembered is forgotten at this size, so that memory stays flat on any tree.
-constexpr size_t kMaxBytes = 8 << 20, kEntryBytes = 96;
+constexpr size_t kMaxBytes = 2 << 20, kEntryBytes = 96;
 constexpr size_t kItemBytes = 4096;
 constexpr size_t kMaxDepth = 65536;  // more would be a circle, in a tree that is damaged
 

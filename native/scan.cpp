@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 
 #include "beneath.h"
 #include "extents.h"
@@ -80,7 +81,8 @@ Scan::Scan(ScopedFd directory, ScanOptions options)
       top_(inodeOf(fd_.get())),
       blockBytes_(blockBytesOf(fd_.get())),
       directories_(fd_.get(), top_),
-      next_{BTRFS_FIRST_FREE_OBJECTID, 0, 0} {
+      next_{BTRFS_FIRST_FREE_OBJECTID, 0, 0},
+      last_(kLastInode) {
   options_.extents |= options_.sharing;
   btrfs_ioctl_ino_lookup_args args = {};
   args.objectid = BTRFS_FIRST_FREE_OBJECTID;
@@ -90,6 +92,29 @@ Scan::Scan(ScopedFd directory, ScanOptions options)
   Key first{BTRFS_FIRST_FREE_OBJECTID, 0, 0};
   int returned = searchTree(fd_.get(), 0, first, first, [](const Item&) { return false; }, {1, 1, kPageBytes});
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the subvolume's tree"};
+}
+
+void Scan::range(uint64_t first, uint64_t last) {
+  next_ = {first, 0, 0};
+  last_ = std::min(last, kLastInode);
+  ended_ = false;
+}
+
+// The first inode after the range; kMax: there is none.
+uint64_t Scan::following() {
+  uint64_t found = kMax;
+  if (last_ >= kLastInode) return found;
+  SearchLimits one{1, 1, kPageBytes, options_.since};
+  int returned = searchTree(
+      fd_.get(), 0, {last_ + 1, 0, 0}, {kLastInode, 255, kMax},
+      [&](const Item& item) {
+        found = item.key.objectid;
+        return false;
+      },
+      one);
+  if (returned == -EOVERFLOW) return last_ + 1;  // there is one, larger than the page
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the subvolume's tree"};
+  return found;
 }
 
 Batch Scan::next(size_t rows, const Cancelled& cancelled) {
@@ -108,7 +133,7 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
     bool any = false;
     Key last{};
     int returned = searchTree(
-        fd_.get(), 0, next_, {kLastInode, 255, kMax},
+        fd_.get(), 0, next_, {last_, 255, kMax},
         [&](const Item& item) {
           any = true;
           last = item.key;
@@ -124,15 +149,21 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
     ended_ = !any;
     // The last one may go on in the next page.
     size_t whole = ended_ || inodes_.empty() ? inodes_.size() : inodes_.size() - 1;
-    for (size_t i = 0; i < whole; i++)
-      finish(inodes_[i], i + 1 < inodes_.size() ? inodes_[i + 1].firstName : names_.size(), batch, cancelled);
+    for (size_t i = 0; i < inodes_.size(); i++) {
+      const bool isLast = i + 1 == inodes_.size();
+      size_t lastName = isLast ? names_.size() : inodes_[i + 1].firstName;
+      // Of the one that goes on only what it has so far is added up, all of which stands behind its names.
+      if (options_.tally) tally(inodes_[i], lastName, isLast ? pieces_.size() : inodes_[i + 1].firstPiece, i < whole);
+      if (i < whole && !options_.tally) finish(inodes_[i], lastName, batch, cancelled);
+    }
+    pieces_.clear();
     if (ended_) break;
     if (whole > 0) {
       size_t names = inodes_[whole].firstName, text = names < names_.size() ? names_[names].offset : text_.size();
       inodes_.erase(inodes_.begin(), inodes_.begin() + static_cast<std::ptrdiff_t>(whole));
       names_.erase(names_.begin(), names_.begin() + static_cast<std::ptrdiff_t>(names));
       text_.erase(0, text);
-      inodes_[0].firstName = 0;
+      inodes_[0].firstName = inodes_[0].firstPiece = 0;
       for (Name& name : names_) name.offset -= text;
     }
     next_ = last;
@@ -147,6 +178,13 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
     }
   }
   batch.done = ended_ && rest_.empty();
+  if (batch.done) {
+    inodes_.clear();
+    names_.clear();
+    text_.clear();
+    uint64_t next = following();
+    batch.next = next == kMax ? std::numeric_limits<double>::infinity() : static_cast<double>(next);
+  }
   return batch;
 }
 
@@ -182,6 +220,7 @@ void Scan::begin(const Item& item) {
   inode.generation = item.at<uint64_t>(offsetof(Raw, generation));
   inode.links = item.at<uint32_t>(offsetof(Raw, nlink));
   inode.firstName = names_.size();
+  inode.firstPiece = pieces_.size();
   uint64_t bytes = item.at<uint64_t>(offsetof(Raw, nbytes));
   double* row = inode.row;
   row[kInode] = exact(inode.number, "inode");
@@ -206,25 +245,67 @@ void Scan::addNames(const Item& item) {
 // Counted as FIEMAP counts: what continues the extent before it, in the file and on disk, belongs to it.
 void Scan::addExtent(Inode& inode, const Item& item) {
   using Raw = btrfs_file_extent_item;
-  int type = item.at<uint8_t>(offsetof(Raw, type));
-  bool compressed = item.at<uint8_t>(offsetof(Raw, compression)) != 0;
+  const int type = item.at<uint8_t>(offsetof(Raw, type));
+  const auto compression = item.at<uint8_t>(offsetof(Raw, compression));
+  const bool compressed = compression != 0;
+  const auto uncompressedBytes = item.at<uint64_t>(offsetof(Raw, ram_bytes));
+  Piece::Kind kind = compression < Piece::preallocated ? static_cast<Piece::Kind>(compression) : Piece::unknown;
   if (type == BTRFS_FILE_EXTENT_INLINE) {
     inode.row[kExtents]++;
-    if (compressed) inode.row[kCompressedBytes] += static_cast<double>(item.at<uint64_t>(offsetof(Raw, ram_bytes)));
+    if (compressed) inode.row[kCompressedBytes] += static_cast<double>(uncompressedBytes);
+    uint64_t diskBytes = item.length - std::min<uint64_t>(item.length, offsetof(Raw, disk_bytenr));
+    if (options_.tally) pieces_.push_back({kind, true, false, 0, diskBytes, uncompressedBytes, uncompressedBytes});
     return;
   }
-  uint64_t disk = item.at<uint64_t>(offsetof(Raw, disk_bytenr));
+  const auto disk = item.at<uint64_t>(offsetof(Raw, disk_bytenr));
   if (disk == 0) return;  // a hole
-  uint64_t length = item.at<uint64_t>(offsetof(Raw, num_bytes));
-  uint64_t physical = disk + (compressed ? 0 : item.at<uint64_t>(offsetof(Raw, offset)));
-  int kind = type * 2 + compressed;
-  bool continues = inode.row[kExtents] > 0 && inode.nextLogical == item.key.offset && inode.nextPhysical == physical &&
-                   inode.kind == kind;
-  if (!continues) inode.row[kExtents]++;
+  const auto length = item.at<uint64_t>(offsetof(Raw, num_bytes));
+  const auto offset = item.at<uint64_t>(offsetof(Raw, offset));
+  const auto diskBytes = item.at<uint64_t>(offsetof(Raw, disk_num_bytes));
+  const uint64_t physical = disk + (compressed ? 0 : offset);
+  const bool follows = inode.references > 0 && inode.nextLogical == item.key.offset;
+  if (options_.tally) {
+    // A compressed extent is read whole, whichever part of it the file still uses.
+    const bool same = compressed && inode.diskStart == disk;
+    const bool breaks = follows && !same && inode.diskEnd != physical;
+    inode.breaks += breaks ? 1 : 0;
+    if (type == BTRFS_FILE_EXTENT_PREALLOC) kind = Piece::preallocated;
+    pieces_.push_back({kind, false, breaks, disk, diskBytes, uncompressedBytes, length});
+  }
+  const int state = type * 2 + compressed;
+  if (!follows || inode.nextPhysical != physical || inode.kind != state) inode.row[kExtents]++;
+  inode.references++;
   inode.nextLogical = item.key.offset + length;
   inode.nextPhysical = physical + length;
-  inode.kind = kind;
+  inode.diskStart = disk;
+  inode.diskEnd = compressed ? disk + diskBytes : physical + length;
+  inode.kind = state;
   if (compressed) inode.row[kCompressedBytes] += static_cast<double>(length);
+}
+
+bool Scan::isBelow(size_t firstName, size_t lastName) {
+  for (size_t i = firstName; i < lastName; i++)
+    if (directories_.find(0, names_[i].parent).is == Directories::Is::below) return true;
+  return false;
+}
+
+void Scan::tally(const Inode& inode, size_t lastName, size_t lastPiece, bool done) {
+  if (inode.firstPiece == lastPiece && !done) return;
+  // Of a whole subvolume only what has no name is not below: deleted, and open still.
+  const bool whole = top_ == BTRFS_FIRST_FREE_OBJECTID && inode.links > 0;
+  if (inode.number != top_ && !whole && !isBelow(inode.firstName, lastName)) return;
+  const bool isFile = S_ISREG(static_cast<mode_t>(inode.row[kMode]));
+  if (isFile) options_.tally->add(pieces_.data() + inode.firstPiece, lastPiece - inode.firstPiece);
+  if (!done) return;
+  options_.tally->addInode(isFile, inode.references, inode.breaks, inode.row[kInode], inode.row[kSize], [&] {
+    std::string path;
+    for (size_t i = inode.firstName; i < lastName && path.empty(); i++) {
+      const Directories::Place& place = directories_.find(0, names_[i].parent);
+      if (place.is == Directories::Is::below)
+        path = options_.prefix + place.path + text_.substr(names_[i].offset, names_[i].length);
+    }
+    return path;
+  });
 }
 
 // Items of one inode that a search by generation may have left out.
@@ -250,7 +331,7 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
     }
     if (options_.extents && isFile) {
       std::fill(inode.row + kExtents, inode.row + kExtentColumns, 0);
-      inode.nextLogical = inode.nextPhysical = 0;
+      inode.nextLogical = inode.nextPhysical = inode.references = 0;
       seek(inode, BTRFS_EXTENT_DATA_KEY, BTRFS_EXTENT_DATA_KEY);
     }
   }
@@ -266,10 +347,7 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
     share();
     batch.add(inode.row, "", "");
   } else {
-    auto below = [&](const Name& name) { return directories_.find(0, name.parent).is == Directories::Is::below; };
-    auto first = names_.begin() + static_cast<std::ptrdiff_t>(firstName);
-    auto last = names_.begin() + static_cast<std::ptrdiff_t>(lastName);
-    if (options_.sharing && std::any_of(first, last, below)) share();
+    if (options_.sharing && isBelow(firstName, lastName)) share();
     for (size_t i = firstName; i < lastName; i++) {
       const Name& name = names_[i];
       std::string_view text(text_.data() + name.offset, name.length);

@@ -28,6 +28,23 @@ export interface NativeInfo {
 /** A walk or a scan under way; opaque. */
 export type NativeFileCursor = { readonly __files: unique symbol }
 
+/** What several scans add up; opaque. */
+export type NativeTally = { readonly __tally: unique symbol }
+
+export interface NativeTallyFigures {
+  /**
+   * Inodes, files, extents, references to them, inline ones, breaks, files with breaks; then of each kind (none, zlib,
+   * lzo, zstd, preallocated, unknown) the bytes on disk, uncompressed, referenced.
+   */
+  sums: Float64Array
+  /** Files by the number of runs on disk: 1, 2, 3–4, 5–8 … */
+  runs: Float64Array
+  /** Most breaks first: breaks, inode, size of each, and the paths. */
+  worst: Float64Array
+  paths: Uint8Array
+  ends: Uint32Array
+}
+
 export interface NativeFileBatch {
   /**
    * [8 to 12 × rows], a column at a time: inode, size, disk bytes, atime, mtime, ctime (ms), mode, links; of a scan also
@@ -39,6 +56,8 @@ export interface NativeFileBatch {
   ends: Uint32Array<ArrayBuffer>
   skipped: { reason: string; count: number; example: Uint8Array<ArrayBuffer> }[]
   done: boolean
+  /** Of a scan that is done with its range: the first inode after it; Infinity: there is none. */
+  next?: number
 }
 
 /** One code a file: 0, an errno, or a negative number of ours; and the name of each that occurred. */
@@ -160,8 +179,20 @@ export interface Native extends ExtentsNative, MlpNative, TreeNative {
   scanOpen(
     ticket: number,
     handle: NativeHandle,
-    ...rootAndMode: [...NativeRoot, since: number, extents: boolean, sharing: boolean]
+    ...rootAndMode: [
+      ...NativeRoot,
+      since: number,
+      extents: boolean,
+      sharing: boolean,
+      tally?: NativeTally,
+      prefix?: string,
+    ]
   ): Promise<NativeFileCursor>
+  /** Before the first batch, or after one that was done. */
+  scanRange(cursor: NativeFileCursor, first: number, last: number): void
+  /** `most`: of the files with most breaks, up to 1,000. */
+  tallyOpen(most: number): NativeTally
+  tallyRead(tally: NativeTally): NativeTallyFigures
   filesNext(ticket: number, handle: NativeHandle, cursor: NativeFileCursor, rows: number): Promise<NativeFileBatch>
   filesClose(cursor: NativeFileCursor): void
 

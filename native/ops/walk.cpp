@@ -15,6 +15,8 @@ namespace btrmind {
 namespace {
 
 constexpr napi_type_tag kCursorTag{0x6274726d696e642dULL, 0x77616c6b2d312020ULL};
+constexpr napi_type_tag kTallyTag{0x6274726d696e642dULL, 0x74616c6c792d3120ULL};
+constexpr size_t kMostWorst = 1000;
 
 struct Cursor {
   explicit Cursor(std::unique_ptr<Files> files) : files(std::move(files)) {}
@@ -47,6 +49,7 @@ Napi::Value toJs(Napi::Env env, Batch& batch) {
   }
   out.Set("skipped", skipped);
   out.Set("done", batch.done);
+  if (batch.done) out.Set("next", batch.next);
   return out;
 }
 
@@ -61,13 +64,16 @@ Napi::Value walkOpen(const Args& args) {
       wrapCursor);
 }
 
-// scanOpen(ticket, handle, root, seen, since, extents, sharing) → cursor
+// scanOpen(ticket, handle, root, seen, since, extents, sharing, tally, prefix) → cursor
 Napi::Value scanOpen(const Args& args) {
   HandlePtr handle = args.handle(1);
   ScanOptions options;
   options.since = args.u64(4);
   options.extents = args.boolean(5);
   options.sharing = args.boolean(6);
+  if (!args.absent(7)) options.tally = unwrapShared<Tally>(args.env(), args[7], kTallyTag);
+  if (!args.absent(8)) options.prefix = args.path(8);
+  options.extents |= options.tally != nullptr;
   return quick(
       args, handle,
       [handle, ref = readRoot(args, 2), options](const Cancelled&) {
@@ -76,6 +82,53 @@ Napi::Value scanOpen(const Args& args) {
         return std::make_shared<Cursor>(std::make_unique<Scan>(ScopedFd(fd), options));
       },
       wrapCursor);
+}
+
+// scanRange(cursor, first, last): synchronous
+Napi::Value scanRange(const Args& args) {
+  CursorPtr cursor = unwrapShared<Cursor>(args.env(), args[0], kCursorTag);
+  uint64_t first = args.u64(1), last = args.u64(2);
+  auto* scan = cursor == nullptr ? nullptr : dynamic_cast<Scan*>(cursor->files.get());
+  if (scan == nullptr) throw Failure{EBADF, nullptr, "choose the inodes of a scan"};
+  if (cursor->busy.test_and_set()) throw Failure{EBUSY, nullptr, "choose the inodes while a batch is under way"};
+  scan->range(first, last);
+  cursor->busy.clear();
+  return args.env().Undefined();
+}
+
+// tallyOpen(most): `most` of the files that are scattered most; synchronous
+Napi::Value tallyOpen(const Args& args) {
+  size_t most = args.u64(0);
+  if (most > kMostWorst) throw Napi::RangeError::New(args.env(), "too many of the most scattered files");
+  return wrapShared(args.env(), std::make_shared<Tally>(most), kTallyTag);
+}
+
+// tallyRead(tally) → { sums, runs, worst, paths, ends }; synchronous
+Napi::Value tallyRead(const Args& args) {
+  Napi::Env env = args.env();
+  auto& tally = unwrapShared<Tally>(env, args[0], kTallyTag);
+  if (tally == nullptr) throw Failure{EBADF, nullptr, "read what was added up"};
+  Tally::Figures figures = tally->read();
+  const Tally::Sums& sums = figures.sums;
+  std::vector<double> numbers{sums.inodes,  sums.files,  sums.extents,    sums.references,
+                              sums.inlined, sums.breaks, sums.brokenFiles};
+  for (const Tally::Sums::Bytes& bytes : sums.kinds)
+    numbers.insert(numbers.end(), {bytes.disk, bytes.uncompressed, bytes.referenced});
+  std::vector<double> worst;
+  std::vector<uint32_t> ends;
+  std::string paths;
+  for (const Tally::Broken& broken : figures.worst) {
+    worst.insert(worst.end(), {broken.breaks, broken.inode, broken.sizeBytes});
+    paths += broken.path;
+    ends.push_back(static_cast<uint32_t>(paths.size()));
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("sums", copied<Napi::Float64Array>(env, numbers.data(), numbers.size()));
+  out.Set("runs", copied<Napi::Float64Array>(env, sums.runs.data(), sums.runs.size()));
+  out.Set("worst", copied<Napi::Float64Array>(env, worst.data(), worst.size()));
+  out.Set("paths", copied<Napi::Uint8Array>(env, paths.data(), paths.size()));
+  out.Set("ends", copied<Napi::Uint32Array>(env, ends.data(), ends.size()));
+  return out;
 }
 
 // filesNext(ticket, handle, cursor, rows) → { columns, paths, ends, skipped, done }
@@ -108,6 +161,9 @@ Napi::Value filesClose(const Args& args) {
 void defineWalk(Napi::Env env, Napi::Object exports) {
   define<walkOpen>(env, exports, "walkOpen");
   define<scanOpen>(env, exports, "scanOpen");
+  define<scanRange>(env, exports, "scanRange");
+  define<tallyOpen>(env, exports, "tallyOpen");
+  define<tallyRead>(env, exports, "tallyRead");
   define<filesNext>(env, exports, "filesNext");
   define<filesClose>(env, exports, "filesClose");
 }

@@ -13,30 +13,24 @@ export async function* batches(
     readonly open: (ticket: number) => Promise<NativeFileCursor>
     readonly batchSize: number
     readonly signal: AbortSignal | undefined
-    /** Read the next batch while the caller looks at this one. */
-    readonly ahead: boolean
   },
 ): AsyncGenerator<ScanBatch, void, void> {
-  const { operation, path, open, batchSize, signal, ahead } = from
+  const { operation, path, open, batchSize, signal } = from
   const call = <T>(run: (ticket: number) => Promise<T>) => volume.call(operation, { path }, { signal }, run)
   const cursor = await call(open)
-  const next = () => call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
-  let coming: Promise<NativeFileBatch> | undefined
   try {
     for (let done = false; !done; ) {
-      const raw = await (coming ?? next())
-      coming = undefined
+      const raw = await call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
       done = raw.done
-      if (ahead && !done) {
-        coming = next()
-        coming.catch(() => {}) // heard of when it is awaited
-      }
-      if (raw.ends.length > 0 || raw.skipped.length > 0) yield new Batch(raw)
+      if (raw.ends.length > 0 || raw.skipped.length > 0) yield toBatch(raw)
     }
   } finally {
-    await coming?.catch(() => {})
     native.filesClose(cursor)
   }
+}
+
+export function toBatch(raw: NativeFileBatch): ScanBatch {
+  return new Batch(raw)
 }
 
 /** File `index` of a batch, as the functions that act on files take it. */

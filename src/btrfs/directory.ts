@@ -1,5 +1,5 @@
-import { resolve } from 'node:path'
-import { BtrmindError, check } from '../errors.js'
+import { dirname, resolve } from 'node:path'
+import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions, pathArgument } from './options.js'
@@ -32,4 +32,25 @@ export async function directory(volume: Volume, path: string, options?: CallOpti
   }
   const { path: real, inode, subvolumeId } = found
   return { path: real, inode, subvolumeId, subvolumeTop: inode === TOP_INODE }
+}
+
+/** The subvolume's own directory. */
+export async function topOf(volume: Volume, root: Directory, operation: string): Promise<string> {
+  let at = root
+  while (!at.subvolumeTop) {
+    const path = dirname(at.path)
+    const above = await directory(volume, path)
+    if (path === at.path || above.subvolumeId !== root.subvolumeId) {
+      const text = 'its subvolume is not mounted as a whole'
+      throw new BtrfsError(operation, {
+        code: 'EPERM',
+        errno: -1,
+        text,
+        path: root.path,
+        hint: 'mount its top (subvol=…), or leave out `consistent` and `nested`',
+      })
+    }
+    at = above
+  }
+  return at.path
 }

@@ -37,6 +37,7 @@ import {
   rescanQuota,
   unassignQgroup,
 } from './quota.js'
+import { compression, type FragmentationOptions, fragmentation, type ReportOptions } from './reports.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
 import { type ScrubOptions, scrub } from './scrub.js'
@@ -147,6 +148,12 @@ export class KernelFilesystem implements Filesystem {
   }
   scan(options?: ScanOptions) {
     return scan(this.#volume, options)
+  }
+  compression(options?: ReportOptions) {
+    return compression(this.#volume, options)
+  }
+  fragmentation(options?: FragmentationOptions) {
+    return fragmentation(this.#volume, options)
   }
   removeFiles(root: Root, files: readonly FileRef[], options?: CallOptions) {
     return removeFiles(this.#volume, root, files, options)

@@ -25,6 +25,16 @@ export type { DecodedItem } from './items/types.js'
 export type { Operation } from './operation.js'
 export type { Attributes, Compression } from './properties.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
+export type {
+  AlgorithmBytes,
+  CompressionBytes,
+  CompressionReport,
+  FragmentationOptions,
+  FragmentationReport,
+  ReportOptions,
+  ReportProgress,
+  ScatteredFile,
+} from './reports.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
 export type { Feature, Features, TrimOptions } from './settings.js'
 export type { CloneOptions, DedupeDestination, DedupeRange, Deduplicated } from './sharing.js'

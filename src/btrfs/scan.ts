@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { dirname, join, relative } from 'node:path'
-import { BtrfsError, check } from '../errors.js'
-import { native } from '../native.js'
+import { join, relative } from 'node:path'
+import { check } from '../errors.js'
+import { type NativeFileCursor, type NativeTally, native } from '../native.js'
 import { batches } from './batch.js'
-import { directory } from './directory.js'
+import { directory, topOf } from './directory.js'
 import { scanOptions } from './options.js'
+import { ranges } from './ranges.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
 import { deleteSubvolume, snapshot } from './subvolumes.js'
 import type { Directory, ScanBatch, ScanOptions } from './types.js'
@@ -27,19 +28,33 @@ import { checkRoot } from './walk.js'
  * for await (const batch of fs.scan({ subvolume: 'home' }))
  *   for (let i = 0; i < batch.length; i++) if (batch.sizeBytes[i] > 1e9) console.log(batch.path(i))
  */
-export async function* scan(volume: Volume, options: ScanOptions = {}): AsyncGenerator<ScanBatch, void, void> {
-  const checked = checkScan(options)
+export function scan(volume: Volume, options: ScanOptions = {}): AsyncGenerator<ScanBatch, void, void> {
+  return scanTree(volume, checkScan(options))
+}
+
+/** A scan that adds up instead of giving rows: for whom, what to, and what stands before the paths that are kept. */
+export interface Into {
+  readonly operation: string
+  readonly tally: NativeTally
+  readonly prefix: string
+}
+type Checked = ReturnType<typeof checkScan>
+export const checkScan = (options: ScanOptions) => check('scan', scanOptions, options)
+
+/** Internal; with `into` the batches have no rows. */
+export async function* scanTree(volume: Volume, checked: Checked, into?: Into): AsyncGenerator<ScanBatch, void, void> {
   const { signal, consistent, sync } = checked
+  const operation = into?.operation ?? 'scan'
   const root = await directory(volume, volume.resolve(checked.subvolume), { signal })
   if (!consistent) {
-    if (sync) await volume.call('scan', {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
-    return yield* read(volume, root, checked)
+    if (sync) await volume.call(operation, {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
+    return yield* read(volume, root, checked, into)
   }
-  const top = await topOf(volume, root)
+  const top = await topOf(volume, root, operation)
   const { readonly } = await subvolumeOf(volume, top, { signal })
-  if (readonly) return yield* read(volume, root, checked)
+  if (readonly) return yield* read(volume, root, checked, into)
   const taken = join(top, `.btrmind-scan-${randomUUID()}`)
-  const own = await volume.share('scan')
+  const own = await volume.share(operation)
   // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
   const making = snapshot(own, top, taken, { readonly: true })
   let removal: Promise<void> | undefined
@@ -53,7 +68,7 @@ export async function* scan(volume: Volume, options: ScanOptions = {}): AsyncGen
   try {
     await making
     signal?.throwIfAborted()
-    yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked)
+    yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked, into)
   } finally {
     try {
       await remove()
@@ -64,41 +79,31 @@ export async function* scan(volume: Volume, options: ScanOptions = {}): AsyncGen
   }
 }
 
-type Checked = ReturnType<typeof checkScan>
-const checkScan = (options: ScanOptions) => check('scan', scanOptions, options)
-
-async function* read(volume: Volume, root: Directory, options: Checked): AsyncGenerator<ScanBatch, void, void> {
+async function* read(
+  volume: Volume,
+  root: Directory,
+  options: Checked,
+  into: Into | undefined,
+): AsyncGenerator<ScanBatch, void, void> {
   const { signal, batchSize, sinceGeneration, extents, sharing } = options
-  const from = checkRoot('scan', root)
-  const open = async (ticket: number) => {
-    try {
-      return await native.scanOpen(ticket, volume.handle, ...from, sinceGeneration, extents, sharing)
-    } catch (error) {
-      const only = sinceGeneration > 0 || extents || sharing
-      if (only || (error as { code?: string }).code !== 'EPERM') throw error
-      return native.walkOpen(ticket, volume.handle, ...from, true)
-    }
+  const operation = into?.operation ?? 'scan'
+  const given = checkRoot(operation, root)
+  const context = { operation, path: root.path, batchSize, signal }
+  const open = (ticket: number) =>
+    native.scanOpen(ticket, volume.handle, ...given, sinceGeneration, extents, sharing, into?.tally, into?.prefix)
+  let first: NativeFileCursor
+  try {
+    first = await volume.call(operation, { path: root.path }, { signal }, open)
+  } catch (error) {
+    const only = sinceGeneration > 0 || extents || sharing || into !== undefined
+    if (only || (error as { code?: string }).code !== 'EPERM') throw error
+    const walk = (ticket: number) => native.walkOpen(ticket, volume.handle, ...given, true)
+    return yield* batches(volume, { ...context, open: walk })
   }
-  yield* batches(volume, { operation: 'scan', path: root.path, open, batchSize, signal, ahead: true })
+  // Where few of the inodes are rows, ranges are longer.
+  const inodes = sinceGeneration > 0 || into !== undefined ? SPARSE_RANGE : batchSize
+  yield* ranges(volume, { ...context, first, open, inodes })
 }
 
-/** The subvolume's own directory. */
-async function topOf(volume: Volume, root: Directory): Promise<string> {
-  let at = root
-  while (!at.subvolumeTop) {
-    const path = dirname(at.path)
-    const above = await directory(volume, path)
-    if (path === at.path || above.subvolumeId !== root.subvolumeId) {
-      const text = 'its subvolume is not mounted as a whole'
-      throw new BtrfsError('scan', {
-        code: 'EPERM',
-        errno: -1,
-        text,
-        path: root.path,
-        hint: 'scan without `consistent`',
-      })
-    }
-    at = above
-  }
-  return at.path
-}
+/** Inodes. */
+const SPARSE_RANGE = 16_384

@@ -61,7 +61,7 @@ interface Member {
 }
 
 /** A subvolume and, unless it is asked for alone, those in it: parents first. */
-async function tree(volume: Volume, path: string, options: CallOptions, recursive = true): Promise<Member[]> {
+export async function tree(volume: Volume, path: string, options: CallOptions, recursive = true): Promise<Member[]> {
   const top = await subvolume(volume, path, options)
   const { id, parentId, readonly } = top
   const all: Member[] = [{ id, parentId, readonly, path, inner: '' }]

@@ -35,5 +35,5 @@ export function walk(volume: Volume, root: Root, options: WalkOptions = {}): Asy
   const { signal, batchSize } = check('walk', walkOptions, options)
   const from = checkRoot('walk', root)
   const open = (ticket: number) => native.walkOpen(ticket, volume.handle, ...from, false)
-  return batches(volume, { operation: 'walk', path: from[0], open, batchSize, signal, ahead: false })
+  return batches(volume, { operation: 'walk', path: from[0], open, batchSize, signal })
 }

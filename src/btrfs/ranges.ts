@@ -1,0 +1,79 @@
+/** A scan, range of inodes by range: several at a time, which on a cold disk is several times quicker, in order. */
+import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
+import { toBatch } from './batch.js'
+import type { ScanBatch } from './types.js'
+import type { Volume } from './volume.js'
+
+const FIRST_INODE = 256
+/** Twice as many gained nothing on two processors, neither warm nor cold; half of a volume's lane stays free. */
+const AT_ONCE = 8
+
+interface Range {
+  readonly cursor: Promise<NativeFileCursor>
+  coming: Promise<NativeFileBatch>
+}
+
+/** @param from.open gives another cursor of the same tree, of which `first` is the first */
+export async function* ranges(
+  volume: Volume,
+  from: {
+    readonly operation: string
+    readonly path: string
+    readonly first: NativeFileCursor
+    readonly open: (ticket: number) => Promise<NativeFileCursor>
+    readonly batchSize: number
+    /** In a range. */
+    readonly inodes: number
+    readonly signal: AbortSignal | undefined
+  },
+): AsyncGenerator<ScanBatch, void, void> {
+  const { operation, path, first, open, batchSize, inodes, signal } = from
+  const call = <T>(run: (ticket: number) => Promise<T>) => volume.call(operation, { path }, { signal }, run)
+  const next = (cursor: NativeFileCursor) =>
+    call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
+  const cursors = [Promise.resolve(first)]
+  const idle = [...cursors]
+  const under: Range[] = []
+  const another = () => {
+    const cursor = call(open)
+    cursors.push(cursor)
+    return cursor
+  }
+  let position = FIRST_INODE
+  // A small tree is read before a second one is worth its opening.
+  let atOnce = 1
+  const begin = () => {
+    while (under.length < atOnce && position < Number.POSITIVE_INFINITY) {
+      const from = position
+      const cursor = idle.shift() ?? another()
+      position += inodes
+      const coming = cursor.then((cursor) => {
+        native.scanRange(cursor, from, from + inodes - 1)
+        return next(cursor)
+      })
+      coming.catch(() => {}) // heard of when it is awaited
+      under.push({ cursor, coming })
+    }
+  }
+  try {
+    begin()
+    for (let range = under[0]; range !== undefined; range = under[0]) {
+      const raw = await range.coming
+      if (raw.done) {
+        under.shift()
+        idle.push(range.cursor)
+        position = Math.max(position, raw.next!)
+        atOnce = Math.min(AT_ONCE, atOnce + 1)
+      } else {
+        range.coming = range.cursor.then(next)
+        range.coming.catch(() => {})
+      }
+      begin()
+      if (raw.ends.length > 0) yield toBatch(raw)
+    }
+  } finally {
+    await Promise.allSettled(under.map(({ coming }) => coming))
+    for (const opened of await Promise.allSettled(cursors))
+      if (opened.status === 'fulfilled') native.filesClose(opened.value)
+  }
+}

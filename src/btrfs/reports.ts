@@ -1,0 +1,223 @@
+/** What a tree comes to: added up while its extents go by, no row leaves the addon. */
+import { join, relative } from 'node:path'
+import * as v from 'valibot'
+import { BtrfsError, check } from '../errors.js'
+import { type NativeTallyFigures, native } from '../native.js'
+import { directory, topOf } from './directory.js'
+import { LongOperation, type Operation } from './operation.js'
+import { pathArgument, resumeOptions } from './options.js'
+import { checkScan, scanTree } from './scan.js'
+import { tree } from './subvolume-trees.js'
+import type { ResumeOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+export interface ReportOptions extends ResumeOptions {
+  /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
+  readonly subvolume?: string | undefined
+  /** Also the subvolumes in it. Default false. */
+  readonly nested?: boolean | undefined
+  /** Of one moment, through a read-only snapshot of each subvolume. Default false. */
+  readonly consistent?: boolean | undefined
+}
+export interface FragmentationOptions extends ReportOptions {
+  /** So many of the files that are scattered most, up to 1,000. Default 10. */
+  readonly worst?: number | undefined
+}
+const reportOptions = v.strictObject({
+  ...resumeOptions.entries,
+  subvolume: v.optional(pathArgument, '.'),
+  nested: v.optional(v.boolean(), false),
+  consistent: v.optional(v.boolean(), false),
+})
+const fragmentationOptions = v.strictObject({
+  ...reportOptions.entries,
+  worst: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1000)), 10),
+})
+
+/** So far. */
+export interface ReportProgress {
+  readonly subvolumes: number
+  readonly inodes: number
+  readonly files: number
+}
+
+const KINDS = ['none', 'zlib', 'lzo', 'zstd', 'preallocated', 'unknown'] as const
+
+/** Bytes of one kind of extent. */
+export interface CompressionBytes {
+  /** What it takes on disk, once however many refer to it; not per copy of the profile. */
+  readonly diskBytes: number
+  /** The same before compression. */
+  readonly uncompressedBytes: number
+  /** What the files refer to, each reference counted. */
+  readonly referencedBytes: number
+  /** diskBytes / uncompressedBytes; undefined where there is nothing. */
+  readonly ratio: number | undefined
+}
+export interface AlgorithmBytes extends CompressionBytes {
+  /** 'preallocated': reserved and not written yet; 'unknown': newer than this library. */
+  readonly algorithm: (typeof KINDS)[number]
+}
+export interface CompressionReport extends CompressionBytes {
+  readonly files: number
+  /** Extents, references of files to them, and files' data that lies beside the inode. */
+  readonly extents: number
+  readonly references: number
+  readonly inlineExtents: number
+  /** Those that there are. */
+  readonly algorithms: readonly AlgorithmBytes[]
+}
+
+/**
+ * How well a tree is compressed, to the byte: disk, uncompressed and referenced bytes of each algorithm. Extents that
+ * several files or snapshots in it share count once; a file with several names once. TREE_SEARCH_V2 · CAP_SYS_ADMIN ·
+ * long: seconds a million files.
+ * @returns an operation; its `result` rejects with BtrfsError ENOENT, ENOTDIR, EPERM, EBADF, ECANCELED; BtrmindError
+ * BTRMIND_ERR_WRONG_VOLUME
+ * @throws BtrmindError BTRMIND_ERR_OPTION
+ * @example
+ * const { diskBytes, uncompressedBytes } = await fs.compression({ subvolume: 'home' }).result
+ */
+export function compression(volume: Volume, options: ReportOptions = {}): Operation<ReportProgress, CompressionReport> {
+  return report(volume, 'compression', check('compression', reportOptions, options), 0, ({ sums }) => {
+    const algorithms = KINDS.map((algorithm, kind) => ({ algorithm, ...bytesOf(sums, kind) }))
+    const total = { diskBytes: 0, uncompressedBytes: 0, referencedBytes: 0 }
+    for (const { diskBytes, uncompressedBytes, referencedBytes } of algorithms) {
+      total.diskBytes += diskBytes
+      total.uncompressedBytes += uncompressedBytes
+      total.referencedBytes += referencedBytes
+    }
+    return {
+      files: sums[1]!,
+      extents: sums[2]!,
+      references: sums[3]!,
+      inlineExtents: sums[4]!,
+      ...total,
+      ratio: ratio(total.diskBytes, total.uncompressedBytes),
+      algorithms: algorithms.filter(({ referencedBytes, diskBytes }) => referencedBytes > 0 || diskBytes > 0),
+    }
+  })
+}
+
+const ratio = (part: number, whole: number) => (whole > 0 ? part / whole : undefined)
+
+function bytesOf(sums: Float64Array, kind: number): CompressionBytes {
+  const [diskBytes, uncompressedBytes, referencedBytes] = sums.subarray(7 + 3 * kind) as unknown as [
+    number,
+    number,
+    number,
+  ]
+  return { diskBytes, uncompressedBytes, referencedBytes, ratio: ratio(diskBytes, uncompressedBytes) }
+}
+
+/** A file, and how often it goes on elsewhere on disk. */
+export interface ScatteredFile {
+  /** Relative to what the report is of. */
+  readonly path: string
+  readonly pathBytes: Uint8Array
+  readonly inode: number
+  readonly sizeBytes: number
+  readonly breaks: number
+}
+export interface FragmentationReport {
+  readonly files: number
+  /** References to extents, without inline data; how many of them do not follow, on disk, the one before. */
+  readonly extents: number
+  readonly breaks: number
+  /** breaks / extents, 0–1, as docs/fragmentation.md has it; 0 where there is nothing. */
+  readonly ratio: number
+  readonly scatteredFiles: number
+  /** Files with extents by the number of runs on disk that they are in, in classes 1, 2, 3–4, 5–8 …; empty ones left out. */
+  readonly runs: readonly { readonly from: number; readonly to: number; readonly files: number }[]
+  /** Most breaks first. */
+  readonly worst: readonly ScatteredFile[]
+}
+
+/**
+ * How scattered a tree's files are: every file, not a sample as in `measure()`. TREE_SEARCH_V2 · CAP_SYS_ADMIN · long:
+ * seconds a million files.
+ * @returns an operation, as `compression()`
+ * @throws BtrmindError BTRMIND_ERR_OPTION
+ * @example
+ * const { ratio, worst } = await fs.fragmentation({ subvolume: 'home', worst: 3 }).result
+ */
+export function fragmentation(
+  volume: Volume,
+  options: FragmentationOptions = {},
+): Operation<ReportProgress, FragmentationReport> {
+  const { worst, ...checked } = check('fragmentation', fragmentationOptions, options)
+  return report(volume, 'fragmentation', checked, worst, (figures) => {
+    const { sums, runs } = figures
+    const classes = [...runs].map((files, power) => ({
+      from: power < 2 ? power + 1 : 2 ** (power - 1) + 1,
+      to: 2 ** power,
+      files,
+    }))
+    return {
+      files: sums[1]!,
+      extents: sums[3]!,
+      breaks: sums[5]!,
+      ratio: ratio(sums[5]!, sums[3]!) ?? 0,
+      scatteredFiles: sums[6]!,
+      runs: classes.filter(({ files }) => files > 0),
+      worst: [...scattered(figures)],
+    }
+  })
+}
+
+function* scattered({ worst, paths, ends }: NativeTallyFigures): Generator<ScatteredFile> {
+  for (let i = 0; i < ends.length; i++) {
+    const pathBytes = paths.slice(i === 0 ? 0 : ends[i - 1]!, ends[i]!)
+    const [breaks, inode, sizeBytes] = worst.subarray(3 * i) as unknown as [number, number, number]
+    yield { path: Buffer.from(pathBytes).toString(), pathBytes, inode, sizeBytes, breaks }
+  }
+}
+
+function report<Report>(
+  volume: Volume,
+  operation: string,
+  options: v.InferOutput<typeof reportOptions>,
+  worst: number,
+  result: (figures: NativeTallyFigures) => Report,
+): Operation<ReportProgress, Report> {
+  const { subvolume, nested, consistent, signal, intervalMs } = options
+  const tally = native.tallyOpen(worst)
+  let subvolumes = 0
+  const now = (): ReportProgress => {
+    const { sums } = native.tallyRead(tally)
+    return { subvolumes, inodes: sums[0]!, files: sums[1]! }
+  }
+  const work = async (stop: AbortSignal) => {
+    const top = await directory(volume, volume.resolve(subvolume), { signal: stop })
+    const scan = async (path: string) => {
+      const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
+      const checked = checkScan({ subvolume: path, consistent, signal: stop })
+      for await (const _ of scanTree(volume, checked, { operation, tally, prefix })) stop.throwIfAborted()
+      subvolumes++
+    }
+    await scan(top.path)
+    if (!nested) return
+    const holder = top.subvolumeTop ? top.path : await topOf(volume, top, operation)
+    for (const { path } of (await tree(volume, holder, { signal: stop })).slice(1))
+      if (path.startsWith(join(top.path, '/'))) await scan(path)
+  }
+  return new LongOperation({
+    start: async (asked) => {
+      const stop = AbortSignal.any([asked, volume.closing])
+      try {
+        await volume.track(work(stop))
+      } catch (error) {
+        if (!asked.aborted) throw error
+        throw new BtrfsError(
+          operation,
+          { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() },
+          { path: volume.path },
+        )
+      }
+      return result(native.tallyRead(tally))
+    },
+    progress: async () => now(),
+    signal,
+    intervalMs,
+  })
+}

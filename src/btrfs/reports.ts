@@ -192,7 +192,8 @@ function report<Report>(
     const scan = async (path: string) => {
       const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
       const checked = checkScan({ subvolume: path, consistent, signal: stop })
-      for await (const _ of scanTree(volume, checked, { operation, tally, prefix })) stop.throwIfAborted()
+      await scanTree(volume, checked, { operation, tally, prefix }).next() // there are no batches
+      stop.throwIfAborted()
       subvolumes++
     }
     await scan(top.path)
@@ -202,12 +203,11 @@ function report<Report>(
       if (path.startsWith(join(top.path, '/'))) await scan(path)
   }
   return new LongOperation({
-    start: async (asked) => {
-      const stop = AbortSignal.any([asked, volume.closing])
+    start: async (stop) => {
       try {
         await volume.track(work(stop))
       } catch (error) {
-        if (!asked.aborted) throw error
+        if (!stop.aborted) throw error
         throw new BtrfsError(
           operation,
           { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() },

@@ -20,6 +20,7 @@ const FAMILIES = [
   ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees']],
   ['Files', ['scan', 'walk', 'batch', 'files']],
   ['Extents', ['extents', 'defragment', 'sharing', 'properties', 'encoded']],
+  ['Reports of a tree', ['finders', 'reports']],
   [
     'What lies where',
     ['inspect', 'tree-search', 'items/reader', 'items/files', 'items/roots', 'items/space', 'items/qgroups'],

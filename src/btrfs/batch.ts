@@ -59,6 +59,16 @@ rows.of = function* of(batch: FileBatch): Generator<FileRow, void, void> {
   for (let index = 0; index < batch.length; index++) yield new Row(batch, index)
 }
 
+/** File `index` of a batch, which it keeps. Internal. */
+export function rowAt(batch: FileBatch, index: number): FileRow {
+  return new Row(batch, index)
+}
+/** A row that keeps nothing else. Internal. */
+export function copyOf(row: FileRow): FileRow {
+  const columns = Object.fromEntries(COLUMNS.map((name) => [name, row[name]])) as Record<Column, number>
+  return { ...columns, path: row.path, pathBytes: row.pathBytes }
+}
+
 /** Reads its columns when asked. */
 class Row implements FileRow {
   readonly #batch: ScanBatch
@@ -133,6 +143,8 @@ const COLUMNS = [
   'compressedBytes',
   'sharedBytes',
 ] as const
+type Column = (typeof COLUMNS)[number]
+
 class Batch implements ScanBatch {
   readonly length: number
   readonly inode: Float64Array
@@ -154,7 +166,7 @@ class Batch implements ScanBatch {
 
   constructor(raw: NativeFileBatch) {
     const rows = raw.ends.length
-    const column = (name: (typeof COLUMNS)[number]) => {
+    const column = (name: Column) => {
       const index = COLUMNS.indexOf(name)
       const given = raw.columns.subarray(index * rows, (index + 1) * rows)
       return rows > 0 && given.length === 0 ? undefined : given

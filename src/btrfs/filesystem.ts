@@ -19,6 +19,14 @@ import { directory } from './directory.js'
 import { type ReadEncodedOptions, readEncoded, type WriteEncodedOptions, writeEncoded } from './encoded.js'
 import { type ExtentsOptions, extents } from './extents.js'
 import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
+import {
+  type ChangedOptions,
+  changed,
+  type InactiveOptions,
+  inactive,
+  type LargestOptions,
+  largest,
+} from './finders.js'
 import { info } from './info.js'
 import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
 import { measure } from './measure.js'
@@ -148,6 +156,15 @@ export class KernelFilesystem implements Filesystem {
   }
   scan(options?: ScanOptions) {
     return scan(this.#volume, options)
+  }
+  largest(count: number, options?: LargestOptions) {
+    return largest(this.#volume, count, options)
+  }
+  inactive(ageMs: number, options?: InactiveOptions) {
+    return inactive(this.#volume, ageMs, options)
+  }
+  changed(since: number | string, options?: ChangedOptions) {
+    return changed(this.#volume, since, options)
   }
   compression(options?: ReportOptions) {
     return compression(this.#volume, options)

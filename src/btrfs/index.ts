@@ -15,6 +15,7 @@ export {
 export type { EncodedData, Encoding, ReadEncodedOptions, WriteEncodedOptions } from './encoded.js'
 export type { ExtentsOptions, FileExtent } from './extents.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
+export type { ChangedOptions, InactiveOptions, LargestOptions } from './finders.js'
 export type { BlockGroup, LogicalFile, LogicalFilesOptions } from './inspect.js'
 export type * from './items/files.js'
 export type * from './items/qgroups.js'

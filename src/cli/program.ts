@@ -4,6 +4,7 @@ import { Command, Option } from 'commander'
 import { list, number, position, whole } from './arguments.js'
 import { addExtentsCommands } from './extents-commands.js'
 import type { Io } from './output.js'
+import { treeCommands } from './tree-commands.js'
 
 export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
 
@@ -49,17 +50,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
       (await import('./subvolumes.js')).subvolumes(io, path, options),
     )
 
-  root
-    .command('scan')
-    .description('every file of a subvolume: counts, sizes, the largest')
-    .argument('<path>', 'a subvolume, or a directory in one')
-    .option('--since <generation>', 'only what changed in this generation or later', whole(0, 2 ** 53 - 1))
-    .option('--extents', 'count extents and compressed bytes')
-    .option('--sharing', 'also what is shared with snapshots and clones (slower)')
-    .option('--consistent', 'of one moment, through a temporary snapshot')
-    .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
-    .option('--json', 'JSON lines, one a name')
-    .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
+  treeCommands(root, io)
 
   root
     .command('scrub')

@@ -1,6 +1,7 @@
 import { openFilesystem } from '../btrfs/filesystem.js'
 import type { ScrubProgress } from '../btrfs/scrub.js'
 import { formatBytes, MIB } from '../units.js'
+import { follow } from './follow.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 
 export interface ScrubCommand {
@@ -23,19 +24,15 @@ export async function scrub(io: Io, path: string, command: ScrubCommand): Promis
     start,
     signal: io.signal,
   })
-  const live = io.stderr.isTTY === true && !command.json
   let last: ScrubProgress
   let cut = false
   try {
-    if (live) for await (const progress of scrub) io.stderr.write(`\r${line(progress)}\u001b[K`)
-    last = await scrub.result
+    last = await follow(io, scrub, line, command)
   } catch (error) {
     const { code, progress } = error as { code?: string; progress?: ScrubProgress }
     if (code !== 'ECANCELED' || progress?.devices === undefined) throw error
     last = progress
     cut = true
-  } finally {
-    if (live) io.stderr.write('\r\u001b[K')
   }
   if (command.json) printJson(io, last)
   else show(io, last, cut, path)

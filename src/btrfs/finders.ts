@@ -1,0 +1,125 @@
+/** Files of a tree that somebody looks for: scans, of which only a few rows become objects. */
+import * as v from 'valibot'
+import { BtrmindError, check, quote } from '../errors.js'
+import { copyOf, rowAt } from './batch.js'
+import { pathArgument, scanOptions } from './options.js'
+import { scan } from './scan.js'
+import { subvolume as subvolumeOf } from './subvolume-list.js'
+import type { FileRow, ScanBatch, ScanOptions } from './types.js'
+import type { Volume } from './volume.js'
+
+type FindOptions = Omit<ScanOptions, 'batchSize' | 'sinceGeneration'>
+export interface LargestOptions extends FindOptions {
+  /** By the size that a reader sees, or by what the file takes without holes and before compression. Default 'sizeBytes'. */
+  readonly by?: 'sizeBytes' | 'diskBytes' | undefined
+}
+export interface InactiveOptions extends FindOptions {
+  /** Only files of at least so many bytes. Default 0. */
+  readonly leastBytes?: number | undefined
+}
+export type ChangedOptions = FindOptions
+
+const { batchSize: _, sinceGeneration: generation, ...find } = scanOptions.entries
+const whole = generation.wrapped
+const largestOptions = v.strictObject({ ...find, by: v.optional(v.picklist(['sizeBytes', 'diskBytes']), 'sizeBytes') })
+const inactiveOptions = v.strictObject({ ...find, leastBytes: v.optional(whole, 0) })
+const changedOptions = v.strictObject(find)
+const countArgument = v.pipe(v.number(), v.integer('a count'), v.minValue(1, 'a count'), v.maxValue(1e6))
+const sinceArgument = v.union([whole, pathArgument], 'a generation, or the path of a snapshot')
+const ageArgument = v.pipe(v.number(), v.finite('milliseconds'), v.minValue(0, 'milliseconds'))
+
+const isFile = (mode: number) => (mode & 0o170000) === 0o100000
+
+/** Of each file that has what is wanted, its first name. */
+async function* pick(
+  volume: Volume,
+  options: ScanOptions,
+  wanted: (batch: ScanBatch, index: number) => boolean,
+): AsyncGenerator<FileRow, void, void> {
+  let last = 0
+  for await (const batch of scan(volume, options)) {
+    const { length, inode, mode } = batch
+    for (let i = 0; i < length; i++) {
+      // Its names follow one another.
+      if (inode[i] !== last && isFile(mode[i]!) && wanted(batch, i)) yield rowAt(batch, i)
+      last = inode[i]!
+    }
+  }
+}
+
+/**
+ * The largest files of a tree, largest first; one with several names once. As scan() otherwise.
+ * @param count at most so many
+ * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
+ * @example
+ * for (const { path, sizeBytes } of await fs.largest(20, { subvolume: 'home' })) console.log(sizeBytes, path)
+ */
+export async function largest(volume: Volume, count: number, options: LargestOptions = {}): Promise<FileRow[]> {
+  const most = check('largest: count', countArgument, count)
+  const { by, ...scanWith } = check('largest', largestOptions, options)
+  let top: FileRow[] = []
+  let least = -1
+  const sort = () => {
+    top = top.sort((a, b) => b[by] - a[by]).slice(0, most)
+    if (top.length === most) least = top.at(-1)![by]
+  }
+  for await (const row of pick(volume, scanWith, (batch, index) => batch[by][index]! > least)) {
+    top.push(copyOf(row))
+    if (top.length >= 2 * most) sort()
+  }
+  sort()
+  return top
+}
+
+/**
+ * Files that nobody has touched for so long: neither read, written nor changed, by the youngest of their times. A read
+ * may not show (`noatime`; `relatime` notes one a day). As scan() otherwise; a file with several names comes once.
+ * @param ageMs at least so old when the scan begins
+ * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
+ * @example
+ * for await (const file of fs.inactive(30 * 86_400_000, { leastBytes: 1e6 })) console.log(file.path)
+ */
+export function inactive(
+  volume: Volume,
+  ageMs: number,
+  options: InactiveOptions = {},
+): AsyncGenerator<FileRow, void, void> {
+  const before = Date.now() - check('inactive: ageMs', ageArgument, ageMs)
+  const { leastBytes, ...scanWith } = check('inactive', inactiveOptions, options)
+  return pick(volume, scanWith, ({ sizeBytes, atimeMs, mtimeMs, ctimeMs }, i) => {
+    return sizeBytes[i]! >= leastBytes && Math.max(atimeMs[i]!, mtimeMs[i]!, ctimeMs[i]!) <= before
+  })
+}
+
+/**
+ * What was changed in a tree since a generation, or since a snapshot of it: of every kind, one row a name, directories
+ * too. What was deleted does not show, but the directory that it was in does. TREE_SEARCH_V2 · CAP_SYS_ADMIN · as
+ * scan() otherwise.
+ * @param since a generation: changes in it and later; or the path of a snapshot of the subvolume: changes after it
+ * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT (no snapshot of it), BTRMIND_ERR_OPTION
+ * @example
+ * for await (const { path, mode } of fs.changed('backup/home-yesterday', { subvolume: 'home' })) console.log(path)
+ */
+export async function* changed(
+  volume: Volume,
+  since: number | string,
+  options: ChangedOptions = {},
+): AsyncGenerator<FileRow, void, void> {
+  const scanWith = check('changed', changedOptions, options)
+  const from = check('changed: since', sinceArgument, since)
+  const sinceGeneration = typeof from === 'number' ? from : await generationAfter(volume, from, scanWith)
+  for await (const batch of scan(volume, { ...scanWith, sinceGeneration }))
+    for (let i = 0; i < batch.length; i++) yield rowAt(batch, i)
+}
+
+/** The first one that a snapshot has nothing of: taking it is the last thing that its own transaction does. */
+async function generationAfter(volume: Volume, path: string, { signal, ...options }: ChangedOptions): Promise<number> {
+  const snapshot = await subvolumeOf(volume, path, { signal })
+  const { uuid } = await subvolumeOf(volume, options.subvolume, { signal })
+  if (uuid === undefined || snapshot.parentUuid !== uuid)
+    throw new BtrmindError(
+      'BTRMIND_ERR_ARGUMENT',
+      `changed: since: expected a snapshot of ${quote(options.subvolume ?? '.')}; got ${quote(path)}, which is none`,
+    )
+  return snapshot.originGeneration + 1
+}

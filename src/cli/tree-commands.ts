@@ -1,0 +1,58 @@
+/** Commands that read a whole tree. */
+import { type Command, Option } from 'commander'
+import { number, whole } from './arguments.js'
+import type { Io } from './output.js'
+
+export function treeCommands(root: Command, io: Io): void {
+  root
+    .command('scan')
+    .description('every file of a subvolume: counts, sizes, the largest')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--since <generation>', 'only what changed in this generation or later', whole(0, 2 ** 53 - 1))
+    .option('--extents', 'count extents and compressed bytes')
+    .option('--sharing', 'also what is shared with snapshots and clones (slower)')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
+    .option('--json', 'JSON lines, one a name')
+    .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
+
+  root
+    .command('compression')
+    .description('how well the files of a tree are compressed, by algorithm; what is shared counts once')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--nested', 'also the subvolumes in it')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options) => (await import('./reports.js')).compression(io, path, options))
+
+  root
+    .command('fragmentation')
+    .description('how scattered the files of a tree are on disk, and which most')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--worst <n>', 'so many of the most scattered', whole(0, 1000), 10)
+    .option('--nested', 'also the subvolumes in it')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options) => (await import('./reports.js')).fragmentation(io, path, options))
+
+  root
+    .command('changed')
+    .description('what was changed in a subvolume since a generation or a snapshot of it')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .addOption(
+      new Option('--since <generation|snapshot>', 'a number, or the path of a snapshot').makeOptionMandatory(),
+    )
+    .option('--json', 'JSON lines, one a name')
+    .option('-0, --null', 'paths end with NUL, byte for byte')
+    .action(async (path: string, options) => (await import('./finders.js')).changed(io, path, options))
+
+  root
+    .command('inactive')
+    .description('files that nobody has read, written or changed for so long')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--days <n>', 'by the youngest of their times', number(0, 36_500), 30)
+    .option('--least <bytes>', 'only files of so many bytes or more', whole(0, 2 ** 53 - 1), 0)
+    .option('--json', 'JSON lines, one a file')
+    .option('-0, --null', 'paths end with NUL, byte for byte')
+    .action(async (path: string, options) => (await import('./finders.js')).inactive(io, path, options))
+}

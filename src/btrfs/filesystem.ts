@@ -31,7 +31,7 @@ import { info } from './info.js'
 import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
-import { attributes, type Compression, compression, setAttributes, setCompression } from './properties.js'
+import { attributes, type Compression, compressionProperty, setAttributes, setCompressionProperty } from './properties.js'
 import {
   assignQgroup,
   createQgroup,
@@ -307,11 +307,11 @@ export class KernelFilesystem implements Filesystem {
   clone(source: string, destination: string, options?: CloneOptions) {
     return clone(this.#volume, source, destination, options)
   }
-  compression(path: string, options?: CallOptions) {
-    return compression(this.#volume, path, options)
+  compressionProperty(path: string, options?: CallOptions) {
+    return compressionProperty(this.#volume, path, options)
   }
-  setCompression(path: string, value: Compression | undefined, options?: CallOptions) {
-    return setCompression(this.#volume, path, value, options)
+  setCompressionProperty(path: string, value: Compression | undefined, options?: CallOptions) {
+    return setCompressionProperty(this.#volume, path, value, options)
   }
   attributes(path: string, options?: CallOptions) {
     return attributes(this.#volume, path, options)

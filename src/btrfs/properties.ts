@@ -14,15 +14,15 @@ import type { Volume } from './volume.js'
  * @throws BtrfsError ENOENT, EACCES, ELOOP (a symlink), EINVAL (neither file nor directory), EBADF; BtrmindError
  * BTRMIND_ERR_WRONG_VOLUME
  * @example
- * if ((await fs.compression('logs')) === undefined) await fs.setCompression('logs', 'zstd')
+ * if ((await fs.compressionProperty('logs')) === undefined) await fs.setCompressionProperty('logs', 'zstd')
  */
-export async function compression(
+export async function compressionProperty(
   volume: Volume,
   path: string,
   options: CallOptions = {},
 ): Promise<string | undefined> {
-  const target = volume.resolve(check('compression: path', pathArgument, path))
-  return volume.call('compression', { path: target }, check('compression', callOptions, options), (t) =>
+  const target = volume.resolve(check('compressionProperty: path', pathArgument, path))
+  return volume.call('compressionProperty', { path: target }, check('compressionProperty', callOptions, options), (t) =>
     native.compression(t, volume.handle, target),
   )
 }
@@ -47,20 +47,23 @@ const compressionValue = v.optional(
  * Linux up to 6.18 keeps the level and compresses with the algorithm's default one all the same; the mount option and
  * defragment() heed theirs.
  * @param value undefined takes the property away; 'none' forbids compression
- * @throws BtrfsError as compression(), and EINVAL (NOCOW, see the hint), EPERM, EROFS; BtrmindError BTRMIND_ERR_ARGUMENT
+ * @throws BtrfsError as compressionProperty(), and EINVAL (NOCOW, see the hint), EPERM, EROFS; BtrmindError BTRMIND_ERR_ARGUMENT
  * @example
- * await fs.setCompression('logs', 'zstd')
+ * await fs.setCompressionProperty('logs', 'zstd')
  */
-export async function setCompression(
+export async function setCompressionProperty(
   volume: Volume,
   path: string,
   value: Compression | undefined,
   options: CallOptions = {},
 ): Promise<void> {
-  const target = volume.resolve(check('setCompression: path', pathArgument, path))
-  const wanted = check('setCompression: value', compressionValue, value)
-  await volume.call('setCompression', { path: target }, check('setCompression', callOptions, options), (t) =>
-    native.setCompression(t, volume.handle, target, wanted),
+  const target = volume.resolve(check('setCompressionProperty: path', pathArgument, path))
+  const wanted = check('setCompressionProperty: value', compressionValue, value)
+  await volume.call(
+    'setCompressionProperty',
+    { path: target },
+    check('setCompressionProperty', callOptions, options),
+    (t) => native.setCompression(t, volume.handle, target, wanted),
   )
 }
 

@@ -9,7 +9,8 @@ export interface ReportCommand {
   readonly nested?: boolean
   readonly consistent?: boolean
 }
-const line = ({ inodes, subvolumes }: ReportProgress) => `${inodes} files and directories, ${subvolumes} subvolumes done`
+const line = ({ inodes, subvolumes }: ReportProgress) =>
+  `${inodes} files and directories, ${subvolumes} subvolumes done`
 const optionsOf = (io: Io, { nested, consistent }: ReportCommand): ReportOptions => ({
   nested,
   consistent,
@@ -40,7 +41,9 @@ export async function fragmentation(io: Io, path: string, command: ReportCommand
   const report = await follow(io, fs.fragmentation(options), line, command)
   if (command.json) return printJson(io, report)
   const { files, extents, breaks, ratio, scatteredFiles } = report
-  io.stdout.write(`${files} files, ${extents} extents; ${breaks} of them lie apart from the one before: ${percent(ratio)}\n`)
+  io.stdout.write(
+    `${files} files, ${extents} extents; ${breaks} of them lie apart from the one before: ${percent(ratio)}\n`,
+  )
   io.stdout.write(`${scatteredFiles} files are in more than one piece\n`)
   if (report.runs.length > 0) {
     const rows = report.runs.map(({ from, to, files }) => [from === to ? `${from}` : `${from}–${to}`, String(files)])

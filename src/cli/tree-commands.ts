@@ -39,9 +39,7 @@ export function treeCommands(root: Command, io: Io): void {
     .command('changed')
     .description('what was changed in a subvolume since a generation or a snapshot of it')
     .argument('<path>', 'a subvolume, or a directory in one')
-    .addOption(
-      new Option('--since <generation|snapshot>', 'a number, or the path of a snapshot').makeOptionMandatory(),
-    )
+    .addOption(new Option('--since <generation|snapshot>', 'a number, or the path of a snapshot').makeOptionMandatory())
     .option('--json', 'JSON lines, one a name')
     .option('-0, --null', 'paths end with NUL, byte for byte')
     .action(async (path: string, options) => (await import('./finders.js')).changed(io, path, options))

@@ -147,7 +147,7 @@ describe.skipIf(cannotMount)('defragment()', () => {
     await fs.setAttributes('tree/nocow', { nocow: true })
     writeFileSync(at('tree/nocow'), logLines(64 * BLOCK))
     writeFileSync(at('tree/never'), logLines(64 * BLOCK))
-    await fs.setCompression('tree/never', 'none')
+    await fs.setCompressionProperty('tree/never', 'none')
     writeFileSync(join(at('tree'), 'odd\n\u00e9'), 'inline')
     // Not UTF-8.
     const odd = Buffer.concat([Buffer.from(at('tree/bad-')), Buffer.from([0xff, 0xfe])])

@@ -25,7 +25,7 @@ describe.skipIf(cannotMount)('readEncoded() and writeEncoded()', () => {
   })
   async function compressed(name: string, algorithm: 'zlib' | 'zstd' | 'lzo') {
     writeFileSync(at(name), '')
-    await fs.setCompression(name, algorithm)
+    await fs.setCompressionProperty(name, algorithm)
     writeFileSync(at(name), text)
     await fs.sync()
   }

@@ -82,7 +82,7 @@ describe.skipIf(cannotMount)('extents()', () => {
       const what = pick(7)
       if (what <= 2) {
         // A compressed one now and then.
-        if (pick(3) === 0) await fs.setCompression(name, pick(2) === 0 ? 'zstd' : undefined)
+        if (pick(3) === 0) await fs.setCompressionProperty(name, pick(2) === 0 ? 'zstd' : undefined)
         const fd = openSync(path, 'r+')
         writeSync(fd, text, pick(1 << 19), length - pick(BLOCK), offset)
         fsyncSync(fd)

@@ -21,7 +21,7 @@ const LETTERS: Record<keyof Attributes, string> = {
 }
 const NAMES = Object.keys(LETTERS) as (keyof Attributes)[]
 
-describe.skipIf(cannotMount)('compression() and attributes()', () => {
+describe.skipIf(cannotMount)('compressionProperty() and attributes()', () => {
   let volume: TestVolume
   let fs: KernelFilesystem
   const at = (path: string) => join(volume.path, path)
@@ -39,39 +39,39 @@ describe.skipIf(cannotMount)('compression() and attributes()', () => {
   it.each(['lzo', 'zlib', 'zlib:9', 'zstd', 'zstd:3', 'zstd:15'] as const)('%s is set, and heeded', async (value) => {
     const name = `file-${value.replace(':', '-')}`
     writeFileSync(at(name), '')
-    await fs.setCompression(name, value)
-    expect(await fs.compression(name)).toBe(value)
+    await fs.setCompressionProperty(name, value)
+    expect(await fs.compressionProperty(name)).toBe(value)
     expect(property(at(name))).toBe(`compression=${value}`)
     writeFileSync(at(name), logLines(1 << 20))
     await fs.sync()
     expect(compsizeBytes(at(name))).toBeLessThan(0.7 * (1 << 20))
     for await (const { compressed } of fs.extents(name)) expect(compressed).toBe(true)
-    await fs.setCompression(name, undefined)
-    expect(await fs.compression(name)).toBeUndefined()
+    await fs.setCompressionProperty(name, undefined)
+    expect(await fs.compressionProperty(name)).toBeUndefined()
     expect(property(at(name))).toBe('')
-    await fs.setCompression(name, undefined)
+    await fs.setCompressionProperty(name, undefined)
   })
 
   it('of a directory is that of new files in it; none forbids; what others set is read', async () => {
     mkdirSync(at('dir'))
-    await fs.setCompression('dir', 'zstd')
+    await fs.setCompressionProperty('dir', 'zstd')
     writeFileSync(at('dir/file'), 'x')
-    expect(await fs.compression('dir/file')).toBe('zstd')
-    await fs.setCompression('dir/file', 'none')
-    expect(await fs.compression('dir/file')).toBe('none')
+    expect(await fs.compressionProperty('dir/file')).toBe('zstd')
+    await fs.setCompressionProperty('dir/file', 'none')
+    expect(await fs.compressionProperty('dir/file')).toBe('none')
     expect(await fs.attributes('dir/file')).toMatchObject({ compress: false, nocompress: true })
     run('btrfs', 'property', 'set', at('dir/file'), 'compression', 'lzo')
-    expect(await fs.compression('dir/file')).toBe('lzo')
-    expect(await fs.compression('.')).toBeUndefined()
+    expect(await fs.compressionProperty('dir/file')).toBe('lzo')
+    expect(await fs.compressionProperty('.')).toBeUndefined()
     for (const bad of ['zstd:99', 'zstd:0', 'zstdx', 'lzo:1', 'ZLIB', ''])
-      await expect(fs.setCompression('dir', bad as Compression)).rejects.toThrow(
+      await expect(fs.setCompressionProperty('dir', bad as Compression)).rejects.toThrow(
         new RegExp(`BTRMIND_ERR_ARGUMENT.*got '${bad}'`),
       )
-    expect(await fs.compression('dir')).toBe('zstd')
+    expect(await fs.compressionProperty('dir')).toBe('zstd')
     symlinkSync('dir/file', at('link'))
-    await expect(fs.setCompression('link', 'zstd')).rejects.toMatchObject({ code: 'ELOOP' })
-    await expect(fs.compression('/proc')).rejects.toThrow(/WRONG_VOLUME/)
-    await expect(fs.compression('gone')).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(fs.setCompressionProperty('link', 'zstd')).rejects.toMatchObject({ code: 'ELOOP' })
+    await expect(fs.compressionProperty('/proc')).rejects.toThrow(/WRONG_VOLUME/)
+    await expect(fs.compressionProperty('gone')).rejects.toMatchObject({ code: 'ENOENT' })
   })
 
   it('random attributes are what lsattr shows, both ways', async () => {
@@ -126,7 +126,7 @@ describe.skipIf(cannotMount)('compression() and attributes()', () => {
     await expect(fs.setAttributes('plain/new', { nocow: false })).rejects.toMatchObject({ code: 'EINVAL', hint })
     await fs.setAttributes('plain/new', { nocow: true, noatime: true })
     const nocow = expect.stringContaining('NOCOW')
-    await expect(fs.setCompression('plain/new', 'zstd')).rejects.toMatchObject({ code: 'EINVAL', hint: nocow })
+    await expect(fs.setCompressionProperty('plain/new', 'zstd')).rejects.toMatchObject({ code: 'EINVAL', hint: nocow })
   })
 
   it('immutable holds; what is unknown or wrong is said', async () => {
@@ -146,7 +146,7 @@ describe.skipIf(cannotMount)('compression() and attributes()', () => {
     await fs.setAttributes('rock', {})
     run('mount', '-o', 'remount,ro', volume.path)
     await expect(fs.setAttributes('rock', { noatime: true })).rejects.toMatchObject({ code: 'EROFS' })
-    await expect(fs.setCompression('rock', 'zstd')).rejects.toMatchObject({ code: 'EROFS' })
+    await expect(fs.setCompressionProperty('rock', 'zstd')).rejects.toMatchObject({ code: 'EROFS' })
     run('mount', '-o', 'remount,rw', volume.path)
   })
 })

@@ -31,7 +31,13 @@ import { info } from './info.js'
 import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
 import { measure } from './measure.js'
 import { callOptions } from './options.js'
-import { attributes, type Compression, compressionProperty, setAttributes, setCompressionProperty } from './properties.js'
+import {
+  attributes,
+  type Compression,
+  compressionProperty,
+  setAttributes,
+  setCompressionProperty,
+} from './properties.js'
 import {
   assignQgroup,
   createQgroup,

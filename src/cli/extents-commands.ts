@@ -67,7 +67,15 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
       (await import('./extents.js')).clone(io, source, destination, options),
     )
 
-  const compression = root.command('compression').description('how new data of a file or directory is compressed')
+  const compression = root.command('compression').description('how data is compressed, and how new data will be')
+  compression
+    .command('report')
+    .description('how well the files of a tree are compressed, by algorithm; what is shared counts once')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--nested', 'also the subvolumes in it')
+    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options) => (await import('./reports.js')).compression(io, path, options))
   compression
     .command('get')
     .description('what is set for it')

@@ -4,7 +4,7 @@ import { Command, Option } from 'commander'
 import { list, number, position, whole } from './arguments.js'
 import { addExtentsCommands } from './extents-commands.js'
 import type { Io } from './output.js'
-import { treeCommands } from './tree-commands.js'
+import { addTreeCommands } from './tree-commands.js'
 
 export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
 
@@ -50,7 +50,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
       (await import('./subvolumes.js')).subvolumes(io, path, options),
     )
 
-  treeCommands(root, io)
+  addTreeCommands(root, io)
 
   root
     .command('scrub')

@@ -10,7 +10,7 @@ export interface JsonCommand {
 export async function getCompression(io: Io, path: string, { json }: JsonCommand): Promise<void> {
   const { fs, target } = await openVolumeOf(io, path)
   await using _ = fs
-  const value = await fs.compression(target, { signal: io.signal })
+  const value = await fs.compressionProperty(target, { signal: io.signal })
   if (json) printJson(io, value ?? null)
   else io.stdout.write(`${value ?? 'nothing is set: the mount decides'}\n`)
 }
@@ -19,7 +19,7 @@ export async function getCompression(io: Io, path: string, { json }: JsonCommand
 export async function setCompression(io: Io, path: string, value: string | undefined): Promise<void> {
   const { fs, target } = await openVolumeOf(io, path)
   await using _ = fs
-  await fs.setCompression(target, value as Compression | undefined, { signal: io.signal })
+  await fs.setCompressionProperty(target, value as Compression | undefined, { signal: io.signal })
 }
 
 export async function getAttributes(io: Io, path: string, { json }: JsonCommand): Promise<void> {

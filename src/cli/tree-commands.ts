@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander'
 import { number, whole } from './arguments.js'
 import type { Io } from './output.js'
 
-export function treeCommands(root: Command, io: Io): void {
+export function addTreeCommands(root: Command, io: Io): void {
   root
     .command('scan')
     .description('every file of a subvolume: counts, sizes, the largest')
@@ -15,15 +15,6 @@ export function treeCommands(root: Command, io: Io): void {
     .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
     .option('--json', 'JSON lines, one a name')
     .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
-
-  root
-    .command('compression')
-    .description('how well the files of a tree are compressed, by algorithm; what is shared counts once')
-    .argument('<path>', 'a subvolume, or a directory in one')
-    .option('--nested', 'also the subvolumes in it')
-    .option('--consistent', 'of one moment, through a temporary snapshot')
-    .option('--json', 'one JSON document')
-    .action(async (path: string, options) => (await import('./reports.js')).compression(io, path, options))
 
   root
     .command('fragmentation')

@@ -26,6 +26,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineSubvolumeList(env, exports);
   btrmind::defineResize(env, exports);
   btrmind::defineSpace(env, exports);
+  btrmind::defineSysfs(env, exports);
   btrmind::defineTree(env, exports);
   return exports;
 }

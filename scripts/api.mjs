@@ -16,7 +16,7 @@ const exported = (node) => node.modifiers?.some(({ kind }) => kind === ts.Syntax
 
 const FAMILIES = [
   ['Open and close', ['filesystem', 'directory', 'volume']],
-  ['Space and state', ['info', 'usage', 'measure', 'statfs']],
+  ['Space and state', ['info', 'usage', 'measure', 'statfs', 'statistics']],
   ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees']],
   ['Files', ['scan', 'walk', 'batch', 'files']],
   ['Extents', ['extents', 'defragment', 'sharing', 'properties', 'encoded']],
@@ -28,7 +28,7 @@ const FAMILIES = [
   ['Devices', ['devices', 'resize']],
   ['Balance and scrub', ['operation', 'balance', 'scrub']],
   ['Quota', ['quota']],
-  ['Settings', ['settings']],
+  ['Settings', ['settings', 'reclaim']],
   ['What every call takes', ['call']],
 ]
 

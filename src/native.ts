@@ -8,6 +8,7 @@ import { BtrmindError } from './errors.js'
 import type { ExtentsNative } from './native/extents.js'
 import type { NativeHandle } from './native/handle.js'
 import type { MlpNative } from './native/mlp.js'
+import type { SysfsNative } from './native/sysfs.js'
 import type { TreeNative } from './native/tree.js'
 
 export type { NativeHandle } from './native/handle.js'
@@ -148,7 +149,7 @@ export interface NativeBalanceProgress {
   completed: number
 }
 
-export interface Native extends ExtentsNative, MlpNative, TreeNative {
+export interface Native extends ExtentsNative, MlpNative, SysfsNative, TreeNative {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
 

@@ -24,6 +24,7 @@ void defineSubvolume(Napi::Env env, Napi::Object exports);
 void defineSubvolumeList(Napi::Env env, Napi::Object exports);
 void defineResize(Napi::Env env, Napi::Object exports);
 void defineSpace(Napi::Env env, Napi::Object exports);
+void defineSysfs(Napi::Env env, Napi::Object exports);
 void defineTree(Napi::Env env, Napi::Object exports);
 
 }  // namespace btrmind

@@ -51,6 +51,7 @@ import {
   rescanQuota,
   unassignQgroup,
 } from './quota.js'
+import { type ReclaimChanges, reclaimSettings, setReclaimSettings } from './reclaim.js'
 import { compression, type FragmentationOptions, fragmentation, type ReportOptions } from './reports.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
@@ -68,6 +69,7 @@ import {
 } from './settings.js'
 import { type CloneOptions, clone, type DedupeDestination, type DedupeRange, deduplicate } from './sharing.js'
 import { statfs } from './statfs.js'
+import { resetCommitStatistics, statistics } from './statistics.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import {
   type DeleteManyOptions,
@@ -330,6 +332,18 @@ export class KernelFilesystem implements Filesystem {
   }
   writeEncoded(path: string, options: WriteEncodedOptions) {
     return writeEncoded(this.#volume, path, options)
+  }
+  statistics(options?: CallOptions) {
+    return statistics(this.#volume, options)
+  }
+  resetCommitStatistics(options?: CallOptions) {
+    return resetCommitStatistics(this.#volume, options)
+  }
+  reclaimSettings(options?: CallOptions) {
+    return reclaimSettings(this.#volume, options)
+  }
+  setReclaimSettings(wanted: ReclaimChanges) {
+    return setReclaimSettings(this.#volume, wanted)
   }
   trim(options?: TrimOptions) {
     return trim(this.#volume, options)

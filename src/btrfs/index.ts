@@ -26,6 +26,7 @@ export type { DecodedItem } from './items/types.js'
 export type { Operation } from './operation.js'
 export type { Attributes, Compression } from './properties.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
+export type { Reclaim, ReclaimChange, ReclaimChanges, ReclaimSettings } from './reclaim.js'
 export type {
   AlgorithmBytes,
   CompressionBytes,
@@ -39,6 +40,7 @@ export type {
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
 export type { Feature, Features, TrimOptions } from './settings.js'
 export type { CloneOptions, DedupeDestination, DedupeRange, Deduplicated } from './sharing.js'
+export type { CommitStatistics, DiscardStatistics, Statistics } from './statistics.js'
 export type { DeleteManyOptions, DeleteProgress, SetReadonlyOptions } from './subvolume-trees.js'
 export type { TreeItem, TreeKey, TreeName, TreeSearchOptions } from './tree-search.js'
 export type * from './types.js'

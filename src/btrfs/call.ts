@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events'
-import { BtrfsError, isNativeFailure } from '../errors.js'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BtrfsError, isNativeFailure, type NativeFailure } from '../errors.js'
 import { native } from '../native.js'
 
 /** What every quick call takes. */
@@ -65,5 +66,34 @@ export async function call<T>(
   } finally {
     clearTimeout(timer)
     if (onAbort) signal?.removeEventListener('abort', onAbort)
+  }
+}
+
+/** A native call whose failure says in its hint what only another look at the volume can tell. */
+export async function explained<T>(
+  work: Promise<T>,
+  explain: (failure: NativeFailure) => Promise<string | undefined>,
+): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    if (!isNativeFailure(error) || error.hint !== undefined) throw error
+    const hint = await explain(error)
+    throw hint === undefined ? error : { ...error, hint }
+  }
+}
+
+/**
+ * Looks again and again, after pauses that grow, until done() says so. `timeoutMs` counts from `startMs`.
+ * @throws what late() makes when the time is over; the signal's reason
+ */
+export async function poll(
+  done: () => Promise<boolean>,
+  options: CallOptions & { readonly startMs?: number; readonly late?: (timeoutMs: number) => Error } = {},
+): Promise<void> {
+  const { signal, timeoutMs = Number.POSITIVE_INFINITY, startMs = performance.now(), late } = options
+  for (let pauseMs = 1; !(await done()); pauseMs = Math.min(1.5 * pauseMs, 250)) {
+    if (late !== undefined && performance.now() - startMs >= timeoutMs) throw late(timeoutMs)
+    await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
   }
 }

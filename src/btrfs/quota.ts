@@ -1,9 +1,8 @@
 import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
 import * as v from 'valibot'
 import { BtrfsError, check } from '../errors.js'
 import { native } from '../native.js'
-import type { CallOptions } from './call.js'
+import { type CallOptions, poll } from './call.js'
 import { callOptions } from './options.js'
 import { subvolumes } from './subvolume-list.js'
 import type { Volume } from './volume.js'
@@ -163,13 +162,11 @@ export async function rescanQuota(volume: Volume, options: RescanOptions = {}): 
     if ((error as BtrfsError).code !== 'EINPROGRESS') throw error
   }
   if (!wait) return
-  for (let pauseMs = 2; await rescanning(volume, { signal }); pauseMs = Math.min(2 * pauseMs, 250)) {
-    if (timeoutMs !== undefined && performance.now() - start >= timeoutMs) {
-      const text = `not counted within ${timeoutMs} ms; it goes on`
-      throw new BtrfsError('rescanQuota', { code: 'ETIMEDOUT', errno: -110, text }, { path: volume.path })
-    }
-    await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
+  const late = () => {
+    const text = `not counted within ${timeoutMs} ms; it goes on`
+    return new BtrfsError('rescanQuota', { code: 'ETIMEDOUT', errno: -110, text }, { path: volume.path })
   }
+  await poll(async () => !(await rescanning(volume, { signal })), { signal, timeoutMs, startMs: start, late })
 }
 
 const rescanning = (volume: Volume, options: CallOptions) =>

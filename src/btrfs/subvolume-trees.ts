@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
-import type { CallOptions } from './call.js'
+import { type CallOptions, poll } from './call.js'
 import { LongOperation, type Operation } from './operation.js'
 import { callOptions, pathArgument, resumeOptions, snapshotOptions } from './options.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
@@ -217,12 +217,13 @@ export function deleteSubvolumes(
     }
     stopHere(stop)
     if (waiting.size > 0) await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))
-    for (let pauseMs = 2; waiting.size > 0; pauseMs = Math.min(2 * pauseMs, 250)) {
+    const freed = async () => {
       const left = await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
       for (const id of waiting) if (!left.includes(id)) waiting.delete(id)
       stopHere(stop)
-      if (waiting.size > 0) await sleep(pauseMs, undefined, { signal: stop }).catch(() => {})
+      return waiting.size === 0
     }
+    if (waiting.size > 0) await poll(freed, { signal: stop }).finally(() => stopHere(stop))
     if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))
     return now()
   }

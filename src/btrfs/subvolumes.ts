@@ -1,8 +1,7 @@
 import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { BtrfsError, check } from '../errors.js'
 import { native } from '../native.js'
-import type { CallOptions } from './call.js'
+import { type CallOptions, poll } from './call.js'
 import { callOptions, deleteOptions, pathArgument, snapshotOptions } from './options.js'
 import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
@@ -87,14 +86,12 @@ async function freed(volume: Volume, id: number, path: string, start: number, op
   const left = () => (timeoutMs === undefined ? undefined : Math.max(1, timeoutMs - (performance.now() - start)))
   const call = <T>(run: (ticket: number) => Promise<T>) =>
     volume.call('deleteSubvolume', { path }, { signal, timeoutMs: left() }, run)
-  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 1.5, 200)) {
-    if (!(await call((ticket) => native.deletedSubvolumes(ticket, volume.handle))).includes(id)) break
-    if (timeoutMs !== undefined && performance.now() - start >= timeoutMs) {
-      const text = `deleted, but its space was not freed within ${timeoutMs} ms`
-      const hint = 'large, or files of it are still open'
-      throw new BtrfsError('deleteSubvolume', { code: 'ETIMEDOUT', errno: -110, text, path, hint })
-    }
-    await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
+  const late = () => {
+    const text = `deleted, but its space was not freed within ${timeoutMs} ms`
+    const hint = 'large, or files of it are still open'
+    return new BtrfsError('deleteSubvolume', { code: 'ETIMEDOUT', errno: -110, text, path, hint })
   }
+  const gone = async () => !(await call((ticket) => native.deletedSubvolumes(ticket, volume.handle))).includes(id)
+  await poll(gone, { signal, timeoutMs, startMs: start, late })
   await call((ticket) => native.sync(ticket, volume.handle))
 }

@@ -115,10 +115,14 @@ Napi::Value longRunning(const Args& args, HandlePtr handle, Work work, Convert c
 // is another.
 class KernelCall {
  public:
-  // The whole work holds one: after it stop() asks no more.
+  // The whole work holds one: after it stop() asks no more, and what it asked was answered. Else the kernel, still busy
+  // with the request, would refuse or stop the next call of the kind.
   struct Work {
     KernelCall& call;
-    ~Work() { call.ended_ = true; }
+    ~Work() {
+      call.ended_ = true;
+      while (call.asking_ > 0) usleep(100);
+    }
   };
   // Held inside the kernel.
   struct Inside {
@@ -128,16 +132,20 @@ class KernelCall {
   };
   // Until the work has ended, or ask() says that it was heard: the call may not have begun yet.
   template <class Ask>
-  void stop(Ask ask) const {
-    while (!ended_) {
+  void stop(Ask ask, const Cancelled& giveUp = Cancelled{false}) const {
+    while (!ended_ && !giveUp) {
       bool inside = inside_;
       usleep(1000);
-      if (inside && inside_ && ask()) return;
+      asking_++;
+      bool heard = inside && inside_ && !ended_ && ask();
+      asking_--;
+      if (heard) return;
     }
   }
 
  private:
   std::atomic<bool> inside_{false}, ended_{false};
+  mutable std::atomic<int> asking_{0};
 };
 
 // For work that gives nothing back.

@@ -5,12 +5,14 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { BtrmindError } from './errors.js'
+import type { BalanceNative } from './native/balance.js'
 import type { ExtentsNative } from './native/extents.js'
 import type { NativeHandle } from './native/handle.js'
 import type { MlpNative } from './native/mlp.js'
 import type { SysfsNative } from './native/sysfs.js'
 import type { TreeNative } from './native/tree.js'
 
+export type { NativeBalance, NativeBalanceProgress } from './native/balance.js'
 export type { NativeHandle } from './native/handle.js'
 
 export interface NativeInfo {
@@ -140,16 +142,7 @@ export interface NativeQuota {
   relations: Float64Array
 }
 
-/** A balance to be started; opaque. */
-export type NativeBalance = { readonly __balance: unique symbol }
-
-export interface NativeBalanceProgress {
-  expected: number
-  considered: number
-  completed: number
-}
-
-export interface Native extends ExtentsNative, MlpNative, SysfsNative, TreeNative {
+export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNative, TreeNative {
   /** Settles a quick task now (ECANCELED), asks a long one to stop. False when the ticket is not in flight. */
   cancel(ticket: number): boolean
 
@@ -233,18 +226,6 @@ export interface Native extends ExtentsNative, MlpNative, SysfsNative, TreeNativ
 
   // native/ops/resize.cpp
   resize(ticket: number, handle: NativeHandle, devid: number, sizeBytes: number): Promise<void>
-
-  // native/ops/balance.cpp
-  /** Of each type [usage percent or −1, limit or −1]; none of them: to be resumed. */
-  balancePrepare(data?: Float64Array, metadata?: Float64Array, system?: Float64Array): NativeBalance
-  /** Rejects with ECANCELED and the counters as `progress`. */
-  balance(ticket: number, handle: NativeHandle, balance: NativeBalance): Promise<NativeBalanceProgress>
-  balancePause(ticket: number, handle: NativeHandle, balance: NativeBalance): Promise<void>
-  balanceCancel(ticket: number, handle: NativeHandle): Promise<void>
-  balanceStatus(
-    ticket: number,
-    handle: NativeHandle,
-  ): Promise<(NativeBalanceProgress & { state: 'running' | 'paused' }) | undefined>
 
   // native/ops/device.cpp
   deviceAdd(ticket: number, handle: NativeHandle, path: string, force: boolean): Promise<void>

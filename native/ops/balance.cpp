@@ -1,8 +1,7 @@
 // Balance: one ioctl that may take hours, and three small ones that look at it and stop it.
-#include <unistd.h>
-
-#include <atomic>
 #include <cerrno>
+#include <cmath>
+#include <cstring>
 #include <memory>
 #include <optional>
 
@@ -17,19 +16,19 @@ namespace {
 constexpr napi_type_tag kBalanceTag{0x6274726d696e642dULL, 0x62616c616e63652dULL};
 
 // A balance that this process starts. The kernel's controls mean whichever runs on the volume, so they are used only
-// while that is this one: it has not ended, and what runs has its filters.
+// while that is this one: it is inside the kernel, and what runs has its filters.
 struct Balance {
   btrfs_ioctl_balance_args asked = {};
-  std::atomic<bool> ended{false};
+  KernelCall call;
 
   bool isWhatRuns(int fd) const {
     btrfs_ioctl_balance_args now = {};
     if (tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_BALANCE_PROGRESS), &now) != 0) return false;
     if ((now.state & BTRFS_BALANCE_STATE_RUNNING) == 0) return false;
     if (asked.flags & BTRFS_BALANCE_RESUME) return true;
-    // The kernel counts `limit` down.
-    auto same = [](const btrfs_balance_args& a, const btrfs_balance_args& b) {
-      return a.flags == b.flags && a.usage == b.usage;
+    auto same = [](btrfs_balance_args a, btrfs_balance_args b) {
+      a.limit = b.limit = 0;  // the kernel counts it down
+      return memcmp(&a, &b, sizeof a) == 0;
     };
     return (now.flags & BTRFS_BALANCE_TYPE_MASK) == (asked.flags & BTRFS_BALANCE_TYPE_MASK) &&
            same(now.data, asked.data) && same(now.meta, asked.meta) && same(now.sys, asked.sys);
@@ -37,13 +36,12 @@ struct Balance {
 
   // Blocks until it has stopped; it may not have begun yet.
   void stop(int fd, int how, const Cancelled& giveUp) const {
-    while (!ended && !giveUp) {
-      if (isWhatRuns(fd) && !ended &&
-          tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_BALANCE_CTL), reinterpret_cast<void*>(static_cast<intptr_t>(how))) ==
-              0)
-        return;
-      usleep(1000);
-    }
+    call.stop([&] { return isWhatRuns(fd) && control(fd, how) == 0; }, giveUp);
+  }
+
+  static int control(int fd, int how) {
+    auto* argument = reinterpret_cast<void*>(static_cast<intptr_t>(how));
+    return tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_BALANCE_CTL), argument);
   }
 };
 using BalancePtr = std::shared_ptr<Balance>;
@@ -56,26 +54,73 @@ Napi::Object progress(Napi::Env env, const btrfs_balance_progress& counters) {
   return out;
 }
 
-// undefined, or [usage percent or -1, limit or -1].
+// Filters of one type as numbers; src/btrfs/balance-filters.ts has the same order. Infinity is the largest u64.
+enum Field {
+  kFlags,
+  kProfiles,
+  kUsageMin,
+  kUsageMax,
+  kDevid,
+  kPhysicalStart,
+  kPhysicalEnd,
+  kLogicalStart,
+  kLogicalEnd,
+  kTarget,
+  kLimitMin,
+  kLimitMax,
+  kStripesMin,
+  kStripesMax,
+  kFields
+};
+
 std::optional<btrfs_balance_args> readFilters(const Args& args, size_t index) {
   if (args.absent(index)) return std::nullopt;
-  bool pair = args[index].IsTypedArray() && args[index].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array &&
-              args[index].As<Napi::TypedArray>().ElementLength() == 2;
-  if (!pair) throw Napi::TypeError::New(args.env(), "filters: expected a Float64Array of two");
+  bool fields = args[index].IsTypedArray() &&
+                args[index].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array &&
+                args[index].As<Napi::TypedArray>().ElementLength() == kFields;
+  if (!fields) throw Napi::TypeError::New(args.env(), "filters: expected a Float64Array of 14");
   const double* values = args[index].As<Napi::Float64Array>().Data();
+  auto u64 = [&](Field field) {
+    double value = values[field];
+    if (!(value >= 0) || (std::isfinite(value) && value > 0x1p53))
+      throw Napi::TypeError::New(args.env(), "filters: expected numbers from 0 to 2^53, or Infinity");
+    return std::isfinite(value) ? static_cast<uint64_t>(value) : UINT64_MAX;
+  };
+  auto u32 = [&](Field field) {
+    uint64_t value = u64(field);
+    return static_cast<uint32_t>(value < UINT32_MAX ? value : UINT32_MAX);
+  };
   btrfs_balance_args filters = {};
-  if (values[0] >= 0) {
-    filters.flags |= BTRFS_BALANCE_ARGS_USAGE;
-    filters.usage = static_cast<uint64_t>(values[0] <= 100 ? values[0] : 100);
-  }
-  if (values[1] >= 0) {
-    filters.flags |= BTRFS_BALANCE_ARGS_LIMIT;
-    filters.limit = static_cast<uint64_t>(values[1] < 0x1p53 ? values[1] : 0x1p53);
-  }
+  filters.flags = u64(kFlags);
+  filters.profiles = u64(kProfiles);
+  filters.usage_min = u32(kUsageMin);  // together `usage`, as limit_min and limit_max are `limit`
+  filters.usage_max = u32(kUsageMax);
+  filters.devid = u64(kDevid);
+  filters.pstart = u64(kPhysicalStart);
+  filters.pend = u64(kPhysicalEnd);
+  filters.vstart = u64(kLogicalStart);
+  filters.vend = u64(kLogicalEnd);
+  filters.target = u64(kTarget);
+  filters.limit_min = u32(kLimitMin);
+  filters.limit_max = u32(kLimitMax);
+  filters.stripes_min = u32(kStripesMin);
+  filters.stripes_max = u32(kStripesMax);
   return filters;
 }
 
-// balancePrepare(data, metadata, system) → balance; none of them: resume. Synchronous.
+Napi::Value filterFields(Napi::Env env, const btrfs_balance_args& filters) {
+  const uint64_t values[] = {
+      filters.flags,     filters.profiles,  filters.usage_min,   filters.usage_max,   filters.devid,
+      filters.pstart,    filters.pend,      filters.vstart,      filters.vend,        filters.target,
+      filters.limit_min, filters.limit_max, filters.stripes_min, filters.stripes_max,
+  };
+  static_assert(std::size(values) == kFields);
+  auto out = Napi::Float64Array::New(env, kFields);
+  for (size_t i = 0; i < kFields; i++) out[i] = values[i] == UINT64_MAX ? INFINITY : exact(values[i], "balance filter");
+  return out;
+}
+
+// balancePrepare(force, data, metadata, system) → balance; none of them: resume. Synchronous.
 Napi::Value balancePrepare(const Args& args) {
   auto balance = std::make_shared<Balance>();
   btrfs_ioctl_balance_args& asked = balance->asked;
@@ -85,10 +130,11 @@ Napi::Value balancePrepare(const Args& args) {
       into = *filters;
     }
   };
-  take(0, BTRFS_BALANCE_DATA, asked.data);
-  take(1, BTRFS_BALANCE_METADATA, asked.meta);
-  take(2, BTRFS_BALANCE_SYSTEM, asked.sys);
+  take(1, BTRFS_BALANCE_DATA, asked.data);
+  take(2, BTRFS_BALANCE_METADATA, asked.meta);
+  take(3, BTRFS_BALANCE_SYSTEM, asked.sys);
   if (asked.flags == 0) asked.flags = BTRFS_BALANCE_RESUME;
+  if (args.boolean(0)) asked.flags |= BTRFS_BALANCE_FORCE;
   return wrapShared(args.env(), balance, kBalanceTag);
 }
 
@@ -99,14 +145,16 @@ Napi::Value balance(const Args& args) {
   return longRunning(
       args, handle,
       [handle, balance](const Cancelled& cancelled) {
+        KernelCall::Work work{balance->call};
         btrfs_ioctl_balance_args run = balance->asked;
-        int returned = cancelled ? -ECANCELED : tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_BALANCE_V2), &run);
-        balance->ended = true;
+        int returned = -ECANCELED;
+        if (!cancelled) {
+          KernelCall::Inside inside(balance->call);
+          returned = tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_BALANCE_V2), &run);
+        }
         if (returned == 0) return run.stat;
         Failure failure{returned < 0 ? -returned : returned, "BTRFS_IOC_BALANCE_V2", "balance"};
         failure.positive = returned > 0;
-        if (returned == -EINVAL)
-          failure.step = "balance: where data and metadata share block groups, they need the same filters";
         if (returned == -ECANCELED)
           failure.output = [counters = run.stat](Napi::Env env) { return progress(env, counters); };
         throw failure;
@@ -128,20 +176,22 @@ Napi::Value balancePause(const Args& args) {
       toUndefined);
 }
 
-// balanceCancel(ticket, handle): whichever runs or is paused; resolves when it is gone.
-Napi::Value balanceCancel(const Args& args) {
+// balanceControl(ticket, handle, pause): whichever runs; cancels also one that is paused. Resolves when it has stopped.
+Napi::Value balanceControl(const Args& args) {
   HandlePtr handle = args.handle(1);
+  bool pause = args.boolean(2);
   return quick(
       args, handle,
-      [handle](const Cancelled&) {
-        auto* how = reinterpret_cast<void*>(static_cast<intptr_t>(BTRFS_BALANCE_CTL_CANCEL));
-        checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_BALANCE_CTL), how, "cancel the balance");
+      [handle, pause](const Cancelled&) {
+        int returned = Balance::control(handle->fd(), pause ? BTRFS_BALANCE_CTL_PAUSE : BTRFS_BALANCE_CTL_CANCEL);
+        if (returned < 0)
+          throw Failure{-returned, "BTRFS_IOC_BALANCE_CTL", pause ? "pause the balance" : "cancel the balance"};
         return Nothing{};
       },
       toUndefined);
 }
 
-// balanceStatus(ticket, handle) → undefined, or { state, expected, considered, completed }
+// balanceStatus(ticket, handle) → undefined, or { state, force, counters, data?, metadata?, system? }
 Napi::Value balanceStatus(const Args& args) {
   HandlePtr handle = args.handle(1);
   return quick(
@@ -155,8 +205,13 @@ Napi::Value balanceStatus(const Args& args) {
       },
       [](Napi::Env env, std::optional<btrfs_ioctl_balance_args>& now) -> Napi::Value {
         if (!now) return env.Undefined();
-        Napi::Object out = progress(env, now->stat);
+        Napi::Object out = Napi::Object::New(env);
         out.Set("state", now->state & BTRFS_BALANCE_STATE_RUNNING ? "running" : "paused");
+        out.Set("force", (now->flags & BTRFS_BALANCE_FORCE) != 0);
+        out.Set("counters", progress(env, now->stat));
+        if (now->flags & BTRFS_BALANCE_DATA) out.Set("data", filterFields(env, now->data));
+        if (now->flags & BTRFS_BALANCE_METADATA) out.Set("metadata", filterFields(env, now->meta));
+        if (now->flags & BTRFS_BALANCE_SYSTEM) out.Set("system", filterFields(env, now->sys));
         return out;
       });
 }
@@ -167,7 +222,7 @@ void defineBalance(Napi::Env env, Napi::Object exports) {
   define<balancePrepare>(env, exports, "balancePrepare");
   define<balance>(env, exports, "balance");
   define<balancePause>(env, exports, "balancePause");
-  define<balanceCancel>(env, exports, "balanceCancel");
+  define<balanceControl>(env, exports, "balanceControl");
   define<balanceStatus>(env, exports, "balanceStatus");
 }
 

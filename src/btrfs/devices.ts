@@ -2,7 +2,8 @@ import { isAbsolute, resolve } from 'node:path'
 import * as v from 'valibot'
 import { check } from '../errors.js'
 import { type NativeReplace, native, SpacePart } from '../native.js'
-import { type CallOptions, call } from './call.js'
+import { type CallOptions, call, explained } from './call.js'
+import { whoHolds } from './exclusive.js'
 import { LongOperation, type Operation } from './operation.js'
 import { callOptions, devidArgument, pathArgument, resumeOptions } from './options.js'
 import { type SpaceDevice, unpack } from './space.js'
@@ -58,7 +59,7 @@ export async function addDevice(volume: Volume, path: string, options: AddDevice
   const device = resolve(check('addDevice: path', pathArgument, path))
   const { force, ...callWith } = check('addDevice', addOptions, options)
   await volume.callLong('addDevice', { path: device }, callWith, (t) =>
-    native.deviceAdd(t, volume.handle, device, force),
+    explained(native.deviceAdd(t, volume.handle, device, force), (failure) => whoHolds(volume, failure)),
   )
 }
 
@@ -83,7 +84,7 @@ export async function removeDevice(
     'removeDevice',
     { hints: { ENOENT: `the volume has no device ${devid}` } },
     check('removeDevice', callOptions, options),
-    (t) => native.deviceRemove(t, volume.handle, device),
+    (t) => explained(native.deviceRemove(t, volume.handle, device), (failure) => whoHolds(volume, failure)),
   )
 }
 
@@ -136,7 +137,9 @@ export function replaceDevice(
     start: async (stop) =>
       named(
         await volume.callLong('replaceDevice', { path }, { signal: stop }, (t) =>
-          native.deviceReplace(t, volume.handle, source, path, force, avoidSource),
+          explained(native.deviceReplace(t, volume.handle, source, path, force, avoidSource), (failure) =>
+            whoHolds(volume, failure),
+          ),
         ),
       ),
     progress: async () => {

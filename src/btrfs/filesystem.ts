@@ -2,7 +2,9 @@ import { resolve } from 'node:path'
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
-import { balance, balanceStatus, cancelBalance, resumeBalance } from './balance.js'
+import { balance, balanceStatus, cancelBalance, pauseBalance, resumeBalance } from './balance.js'
+import { type BalancePlanOptions, balancePlan } from './balance-plan.js'
+import { type ReclaimOptions, reclaimDataBlockGroups } from './balance-reclaim.js'
 import { type CallOptions, call } from './call.js'
 import { type DefragmentOptions, defragment } from './defragment.js'
 import {
@@ -17,6 +19,7 @@ import {
 } from './devices.js'
 import { directory } from './directory.js'
 import { type ReadEncodedOptions, readEncoded, type WriteEncodedOptions, writeEncoded } from './encoded.js'
+import { exclusiveOperation } from './exclusive.js'
 import { type ExtentsOptions, extents } from './extents.js'
 import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import {
@@ -52,6 +55,7 @@ import {
   unassignQgroup,
 } from './quota.js'
 import { type ReclaimChanges, reclaimSettings, setReclaimSettings } from './reclaim.js'
+import { redundancy } from './redundancy.js'
 import { compression, type FragmentationOptions, fragmentation, type ReportOptions } from './reports.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
@@ -245,6 +249,21 @@ export class KernelFilesystem implements Filesystem {
   }
   balanceStatus(options?: CallOptions) {
     return balanceStatus(this.#volume, options)
+  }
+  pauseBalance(options?: CallOptions) {
+    return pauseBalance(this.#volume, options)
+  }
+  balancePlan(options: BalancePlanOptions) {
+    return balancePlan(this.#volume, options)
+  }
+  reclaimDataBlockGroups(options: ReclaimOptions) {
+    return reclaimDataBlockGroups(this.#volume, options)
+  }
+  exclusiveOperation(options?: CallOptions) {
+    return exclusiveOperation(this.#volume, options)
+  }
+  redundancy(options?: CallOptions) {
+    return redundancy(this.#volume, options)
   }
   scrub(options?: ScrubOptions) {
     return scrub(this.#volume, options)

@@ -1,6 +1,8 @@
 /** btrfs for Node: every operation of the kernel's interface, typed. Needs nothing of the mind. */
 export { BtrfsError, BtrmindError, ERRORS, type ErrorCode } from '../errors.js'
 export { formatBytes } from '../units.js'
+export type { BalancePlan, BalancePlanOptions } from './balance-plan.js'
+export type { ReclaimOptions, ReclaimProgress, ReclaimResult } from './balance-reclaim.js'
 export { fileRef, rows } from './batch.js'
 export type { CallOptions } from './call.js'
 export type { DefragmentOptions, DefragmentProgress, DefragmentSkipped } from './defragment.js'
@@ -13,6 +15,7 @@ export {
   scanDevice,
 } from './devices.js'
 export type { EncodedData, Encoding, ReadEncodedOptions, WriteEncodedOptions } from './encoded.js'
+export type { ExclusiveOperation } from './exclusive.js'
 export type { ExtentsOptions, FileExtent } from './extents.js'
 export { KernelFilesystem, type OpenOptions, openFilesystem } from './filesystem.js'
 export type { ChangedOptions, InactiveOptions, LargestOptions } from './finders.js'
@@ -27,6 +30,7 @@ export type { Operation } from './operation.js'
 export type { Attributes, Compression } from './properties.js'
 export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
 export type { Reclaim, ReclaimChange, ReclaimChanges, ReclaimSettings } from './reclaim.js'
+export type { ProfileRedundancy, Redundancy } from './redundancy.js'
 export type {
   AlgorithmBytes,
   CompressionBytes,

@@ -1,7 +1,6 @@
 /** What the calls of a Filesystem take, checked the same way by the kernel's side and by the simulator's. */
 import { isAbsolute } from 'node:path'
 import * as v from 'valibot'
-import { BtrmindError, check } from '../errors.js'
 
 /** `signal` and `timeoutMs`, as every quick call takes them. Spread `.entries` into a larger strictObject. */
 export const callOptions = v.strictObject({
@@ -59,19 +58,9 @@ export const compressOptions = v.strictObject({
   algorithm: v.optional(v.picklist(['zlib', 'lzo', 'zstd']), 'lzo'),
 })
 
-const filters = v.strictObject({
-  usagePercent: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100))),
-  limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER))),
-})
 export const resumeOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),
   intervalMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(2 ** 31 - 1)), 1_000),
-})
-const balanceOptions = v.strictObject({
-  ...resumeOptions.entries,
-  data: v.optional(filters),
-  metadata: v.optional(filters),
-  system: v.optional(filters),
 })
 export const devidArgument = v.pipe(v.number(), v.safeInteger('a device id'), v.minValue(1, 'a device id of 1 or more'))
 export const scrubOptions = v.strictObject({
@@ -82,11 +71,3 @@ export const scrubOptions = v.strictObject({
   end: v.optional(whole),
   bytesPerSecond: v.optional(v.pipe(whole, v.minValue(1))),
 })
-/** `metadata` implies `system`, as btrfs-progs has it. */
-export function checkBalance(options: unknown) {
-  const checked = check('balance', balanceOptions, options)
-  const { data, metadata, system = metadata } = checked
-  if (data === undefined && system === undefined)
-    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', 'balance: expected at least one of data, metadata, system; got none')
-  return { ...checked, system }
-}

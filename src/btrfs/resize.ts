@@ -2,7 +2,8 @@ import * as v from 'valibot'
 import { check } from '../errors.js'
 import { native } from '../native.js'
 import { MIB } from '../units.js'
-import type { CallOptions } from './call.js'
+import { type CallOptions, explained } from './call.js'
+import { whoHolds } from './exclusive.js'
 import { callOptions, devidArgument } from './options.js'
 import type { Volume } from './volume.js'
 
@@ -31,6 +32,6 @@ export async function resizeDevice(
   const device = check('resizeDevice: devid', devidArgument, devid)
   const size = check('resizeDevice: sizeBytes', sizeArgument, sizeBytes)
   await volume.callLong('resizeDevice', {}, check('resizeDevice', callOptions, options), (ticket) =>
-    native.resize(ticket, volume.handle, device, size),
+    explained(native.resize(ticket, volume.handle, device, size), (failure) => whoHolds(volume, failure)),
   )
 }

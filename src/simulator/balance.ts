@@ -1,5 +1,8 @@
 /** Balance, one block group at a time, newest first as the kernel goes. */
-import type { BalanceFilters, BalanceOptions, BalanceProgress, BalanceStatus, BlockGroupType } from '../btrfs/types.js'
+
+import { chosen, passes } from '../btrfs/balance-filters.js'
+import { PROFILE_RULES } from '../btrfs/chunk-allocator.js'
+import type { BalanceProgress, BalanceSelection, BalanceStatus, BlockGroupType } from '../btrfs/types.js'
 import type { BlockGroup } from './blockgroup.js'
 import { failure } from './failure.js'
 import type { SimulatedVolume } from './volume.js'
@@ -12,18 +15,19 @@ export class SimulatedBalance {
   #full = false
   readonly #volume: SimulatedVolume
   readonly #todo: BlockGroup[]
-  readonly #filters: Partial<Record<BlockGroupType, BalanceFilters | undefined>>
+  readonly #selection: BalanceSelection
 
-  constructor(volume: SimulatedVolume, { data, metadata, system }: BalanceOptions) {
+  constructor(volume: SimulatedVolume, selection: BalanceSelection) {
     this.#volume = volume
-    this.#filters = { data, metadata, system }
+    this.#selection = selection
     volume.commit()
-    this.#todo = this.#select()
+    const { groups } = volume.space.chunks
+    this.#todo = chosen(groups.map(asFiltered), selection).map(({ group }) => group)
     this.#progress = { expected: this.#todo.length, considered: volume.space.chunks.groups.length, completed: 0 }
   }
 
   get status(): BalanceStatus | undefined {
-    return this.#state === 'ended' ? undefined : { ...this.#progress, state: this.#state }
+    return this.#state === 'ended' ? undefined : { ...this.#progress, ...this.#selection, state: this.#state }
   }
   pause(): void {
     this.#pausing = this.#state === 'running'
@@ -55,7 +59,7 @@ export class SimulatedBalance {
   #relocate(group: BlockGroup): void {
     const { space } = this.#volume
     // It may have been emptied and given back, or filled past the filter by what another one held.
-    if (!space.chunks.groups.includes(group) || !this.#matches(group)) return
+    if (!space.chunks.groups.includes(group) || !this.#passes(group)) return
     const { usedBytes } = group
     if (space.relocate(group)) this.#progress = { ...this.#progress, completed: this.#progress.completed + 1 }
     else this.#full = true
@@ -63,27 +67,22 @@ export class SimulatedBalance {
     this.#volume.commit()
   }
 
-  #select(): BlockGroup[] {
-    const left = {
-      data: Number.POSITIVE_INFINITY,
-      metadata: Number.POSITIVE_INFINITY,
-      system: Number.POSITIVE_INFINITY,
-    }
-    return [...this.#volume.space.chunks.groups].reverse().filter((group) => {
-      const type = group.type as keyof typeof left
-      const { limit = Number.POSITIVE_INFINITY } = this.#filters[type] ?? {}
-      left[type] = Math.min(left[type], limit)
-      return this.#matches(group) && left[type]-- > 0
-    })
+  #passes(group: BlockGroup): boolean {
+    const filters = this.#selection[group.type as Exclude<BlockGroupType, 'data+metadata'>]
+    return filters !== undefined && passes(filters, asFiltered(group))
   }
-  #matches(group: BlockGroup): boolean {
-    const filters = this.#filters[group.type]
-    if (filters === undefined) return false
-    const { usagePercent } = filters
-    if (usagePercent === undefined) return true
-    if (usagePercent === 0) return group.usedBytes === 0
-    return group.usedBytes < (group.sizeBytes * usagePercent) / 100
-  }
+}
+
+function asFiltered(group: BlockGroup) {
+  const { type, profile, start, sizeBytes, usedBytes } = group
+  const { devStripes } = PROFILE_RULES[profile]
+  const stripes = group.stripes.flatMap(({ device, range: { offset, length } }) =>
+    Array.from({ length: devStripes }, (_, index) => ({
+      devid: device.devid,
+      offsetBytes: offset + (index * length) / devStripes,
+    })),
+  )
+  return { group, type, profile, logicalBytes: start, sizeBytes, usedBytes, stripes }
 }
 
 function turn(): Promise<void> {

@@ -1,44 +1,16 @@
+import { DeviceSpace } from '../btrfs/chunk-allocator.js'
+import { Holes, type Range } from '../btrfs/holes.js'
 import type { BlockGroupType, Profile } from '../btrfs/types.js'
 import { MIB } from '../units.js'
-import { Holes, type Range } from './holes.js'
 
-/** The kernel leaves the first MiB of every device to boot loaders and the superblock. */
-const RESERVED_BYTES = MIB
-
-export class SimulatedDevice {
-  readonly #holes: Holes
-  #allocatedBytes = 0
+export class SimulatedDevice extends DeviceSpace {
   constructor(
-    readonly devid: number,
+    devid: number,
     readonly uuid: string,
     readonly path: string,
-    readonly sizeBytes: number,
+    sizeBytes: number,
   ) {
-    this.#holes = new Holes(RESERVED_BYTES, sizeBytes - RESERVED_BYTES)
-  }
-
-  get allocatedBytes() {
-    return this.#allocatedBytes
-  }
-  get unallocatedBytes() {
-    return this.sizeBytes - this.#allocatedBytes
-  }
-
-  /** Of the first hole of at least `wanted` bytes, else of the largest there is. */
-  available(wanted: number): number {
-    return Math.min(wanted, this.#hole(wanted).length)
-  }
-  take(length: number): Range {
-    const range = this.#holes.take(this.#hole(length), length)
-    this.#allocatedBytes += length
-    return range
-  }
-  give(range: Range): void {
-    this.#holes.give(range)
-    this.#allocatedBytes -= range.length
-  }
-  #hole(wanted: number): Range {
-    return this.#holes.firstFit(wanted) ?? this.#holes.largest
+    super(devid, sizeBytes)
   }
 }
 
@@ -77,7 +49,7 @@ export class BlockGroup {
     readonly type: BlockGroupType,
     readonly profile: Profile,
     /** Logical address. */
-    start: number,
+    readonly start: number,
     /** Logical. */
     readonly sizeBytes: number,
     readonly stripes: readonly { readonly device: SimulatedDevice; readonly range: Range }[],

@@ -14,6 +14,7 @@ const TEXTS = {
   ENOTCONN: 'Transport endpoint is not connected',
   ENOTDIR: 'Not a directory',
   ENOTEMPTY: 'Directory not empty',
+  EOPNOTSUPP: 'Operation not supported',
   EROFS: 'Read-only file system',
   ESTALE: 'Stale file handle',
 } as const

@@ -1,9 +1,10 @@
 /** What the kernel would read of the volume; src/btrfs works the figures out of it, as it does for a real one. */
+
+import { PROFILE_RULES, STRIPE_BYTES } from '../btrfs/chunk-allocator.js'
 import { type DeviceChunks, type Reading, type Space as SpaceRow, sum } from '../btrfs/space.js'
 import { createRandom } from '../random.js'
 import { MIB } from '../units.js'
 import type { BlockGroup } from './blockgroup.js'
-import { REDUNDANCY, STRIPE_BYTES } from './chunks.js'
 import type { Space } from './space.js'
 import type { Nodes } from './tree.js'
 
@@ -21,7 +22,7 @@ export function readingOf(nodes: Nodes): Reading {
       ...{ devid, path, missing: false, sizeBytes, allocatedBytes, blockDeviceBytes: sizeBytes, errors: NO_ERRORS },
     })),
     chunks: space.chunks.groups.flatMap(chunkRows),
-    statfsSizeBytes: sum(devices, (device) => device.sizeBytes) / REDUNDANCY[profiles.data].copies,
+    statfsSizeBytes: sum(devices, (device) => device.sizeBytes) / PROFILE_RULES[profiles.data].copies,
     statfsFreeBytes: availableBytes(space),
     readOnly: false,
     reserveBytes: space.globalReserveBytes,
@@ -60,7 +61,7 @@ function sampleFragmentation(nodes: Nodes): Reading['fragmentation'] {
 }
 
 function chunkRows({ type, profile, stripes }: BlockGroup): DeviceChunks[] {
-  const width = stripes.length * REDUNDANCY[profile].devStripes
+  const width = stripes.length * PROFILE_RULES[profile].devStripes
   return stripes.map(({ device, range }) => ({
     ...{ type, profile, devid: device.devid, stripes: width, bytes: range.length },
   }))
@@ -72,7 +73,7 @@ function chunkRows({ type, profile, stripes }: BlockGroup): DeviceChunks[] {
  * the global reserve.
  */
 function availableBytes(space: Space): number {
-  const { copies, devsMin, devsMax } = REDUNDANCY[space.chunks.profiles.data]
+  const { copies, devsMin, devsMax } = PROFILE_RULES[space.chunks.profiles.data]
   const slack = space.allocated('metadata') - space.used('metadata')
   if (!space.chunks.canAllocate('metadata') && slack - 4 * MIB < space.globalReserveBytes) return 0
   const left = space.chunks.devices

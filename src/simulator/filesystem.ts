@@ -1,11 +1,11 @@
 import { dirname, resolve } from 'node:path'
+import { checkBalance, countersOf } from '../btrfs/balance-filters.js'
 import type { CallOptions } from '../btrfs/call.js'
 import { deviceOf } from '../btrfs/devices.js'
 import { measurementOf } from '../btrfs/measure.js'
 import { LongOperation, type Operation } from '../btrfs/operation.js'
 import {
   callOptions,
-  checkBalance,
   compressOptions,
   deleteOptions,
   fileRefs,
@@ -197,10 +197,14 @@ export class SimulatedFilesystem implements Filesystem {
   }
 
   balance(options: BalanceOptions): Operation<BalanceProgress, BalanceProgress> {
-    const { signal, intervalMs, ...types } = checkBalance(options)
+    const { signal, intervalMs, ...selection } = checkBalance(options)
     return this.#long('balance', signal, intervalMs, (volume) => {
+      const { data, metadata, system } = selection
+      // Its volumes keep the profiles that they were made with.
+      if ([data, metadata, system].some((filters) => filters?.convert !== undefined))
+        throw failure('EOPNOTSUPP', 'balance', { path: this.path })
       if (this.#balance?.status !== undefined) throw failure('EINPROGRESS', 'balance', { path: this.path })
-      return new SimulatedBalance(volume, types)
+      return new SimulatedBalance(volume, selection)
     })
   }
   resumeBalance(options: ResumeOptions = {}): Operation<BalanceProgress, BalanceProgress> {
@@ -235,8 +239,7 @@ export class SimulatedFilesystem implements Filesystem {
         return this.#running
       },
       progress: async () => {
-        const { state: _, ...counters } = this.#balance?.status ?? { state: undefined }
-        return 'completed' in counters ? counters : undefined
+        return this.#balance?.status === undefined ? undefined : countersOf(this.#balance.status)
       },
       pause: async () => this.#balance?.pause(),
       signal,

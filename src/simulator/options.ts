@@ -1,9 +1,9 @@
 import * as v from 'valibot'
+import { PROFILE_RULES } from '../btrfs/chunk-allocator.js'
 import { GIB, MIB } from '../units.js'
-import { REDUNDANCY } from './chunks.js'
 import { SimulatedClock } from './clock.js'
 
-const profile = v.picklist(Object.keys(REDUNDANCY) as (keyof typeof REDUNDANCY)[])
+const profile = v.picklist(Object.keys(PROFILE_RULES) as (keyof typeof PROFILE_RULES)[])
 const positive = v.pipe(v.number(), v.finite(), v.gtValue(0))
 
 export const volumeOptions = v.strictObject({

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
@@ -19,7 +19,7 @@ describe.skipIf(cannotMount)('balance()', () => {
     volume = makeVolume({ devicesMiB: [1024] })
     fs = await openFilesystem(volume.path)
     const noise = randomBytes(8 * MIB)
-    for (let i = 0; i < 50; i++) writeFileSync(join(volume.path, `${i}`), noise)
+    for (let i = 0; i < 65; i++) writeFileSync(join(volume.path, `${i}`), noise)
     await fs.sync()
   })
   afterEach(async () => {
@@ -87,6 +87,9 @@ describe.skipIf(cannotMount)('balance()', () => {
   it('tells how far it is, as btrfs-progs does, and can be paused and resumed', async () => {
     expect(await fs.balanceStatus()).toBeUndefined()
     expect(status()).toMatch(/^No balance found/)
+    const holes = Array.from({ length: 9 }, (_, i) => join(volume.path, `${6 * i}`))
+    for (const path of holes) rmSync(path) // no block group is completely full
+    await fs.sync()
     const { operation, error } = await stopped(async () => {
       const operation = fs.balance({ data: { usagePercent: 100, limit: 99 }, system: {}, intervalMs: 2 })
       for await (const progress of operation) {
@@ -100,20 +103,22 @@ describe.skipIf(cannotMount)('balance()', () => {
     })
     expect(error).toMatchObject({ code: 'ECANCELED', operation: 'balance', ioctl: 'BTRFS_IOC_BALANCE_V2' })
     const paused = await fs.balanceStatus()
-    expect(paused).toEqual({ state: 'paused', ...error.progress })
+    expect(paused).toMatchObject({ state: 'paused', force: false, ...error.progress })
+    expect(paused).toMatchObject({ data: { usagePercent: 100, limit: expect.any(Number) }, system: {} })
+    expect(paused!.metadata).toBeUndefined()
     expect(paused!.completed).toBeLessThan(paused!.expected)
     expect(await operation.progress()).toBeUndefined()
     const theirs = status('-v')
     expect(theirs).toContain(`${paused!.completed} out of about ${paused!.expected} chunks balanced`)
     expect(theirs).toMatch(/is paused/)
-    expect(theirs).toMatch(/DATA \(flags 0x22\): balancing, usage=100, limit=\d+/)
+    expect(theirs).toMatch(/DATA \(flags 0x42\): balancing, usage=100, limit=\.\.\d+/)
     expect(theirs).toMatch(/SYSTEM \(flags 0x0\): balancing/)
     expect(theirs).not.toMatch(/METADATA/)
     expect((await fs.measure()).exclusiveOperation).toBe('balance paused')
 
     expect(await failure(fs.balance({ data: {} }).result)).toMatchObject({
       code: 'EINPROGRESS',
-      hint: expect.stringContaining('another exclusive operation'),
+      hint: 'a balance is paused: resumeBalance() or cancelBalance()',
     })
     expect(await fs.balanceStatus()).toEqual(paused)
     const resumed = await fs.resumeBalance().result
@@ -121,6 +126,8 @@ describe.skipIf(cannotMount)('balance()', () => {
     expect(await fs.balanceStatus()).toBeUndefined()
     expect(await failure(fs.resumeBalance().result)).toMatchObject({ code: 'ENOTCONN', operation: 'resumeBalance' })
     await expect(fs.cancelBalance()).rejects.toMatchObject({ code: 'ENOTCONN', hint: 'none is running or paused' })
+    for (const path of holes) writeFileSync(path, randomBytes(8 * MIB))
+    await fs.sync()
   })
 
   it.each(['cancel()', 'a signal', 'the end of its scope', 'close()', 'a paused one, cancelBalance()'])(
@@ -202,6 +209,83 @@ describe.skipIf(cannotMount)('balance()', () => {
     },
   )
 
+  it('a limit above what passes takes all of it, which the kernel does not', async () => {
+    const before = chunks()
+    expect(run('btrfs', 'balance', 'start', '-dlimit=1000', volume.path)).toMatch(/relocate 0 out of/)
+    const { expected, completed } = await fs.balance({ data: { limit: 1000 } }).result
+    expect([expected, completed]).toEqual([before.length, before.length])
+    const most = await fs.balance({ data: { limit: { min: 2, max: 3 } } }).result
+    expect(most).toMatchObject({ expected: 3, completed: 3 })
+    // Too few pass: the kernel expects them and takes none.
+    const count = chunks().length
+    const few = await fs.balance({ data: { limit: { min: count + 1 } } }).result
+    expect(few).toMatchObject({ expected: count, completed: 0 })
+  })
+
+  it('pauses somebody else’s, and says its filters as btrfs-progs gave them', async () => {
+    const filters = 'profiles=single|raid1,usage=3..97,devid=1,drange=1048576..900000000,vrange=0..999999999999,'
+    const { error } = await stopped(async () => {
+      const theirs = spawn('btrfs', [
+        'balance',
+        'start',
+        `-d${filters}limit=1..50,stripes=1..3`,
+        '-ssoft,convert=dup',
+        '-f',
+        volume.path,
+      ])
+      const ended = output(theirs)
+      let paused = true
+      await vi.waitFor(
+        () =>
+          fs.pauseBalance().catch((error) => {
+            paused = theirs.exitCode === null
+            if (paused) throw error
+          }),
+        { interval: 1 },
+      )
+      await ended
+      const result = paused ? Promise.reject(new Error('paused')) : Promise.resolve()
+      return { result }
+    })
+    expect(error.message).toBe('paused')
+    expect(await fs.exclusiveOperation()).toBe('balance paused')
+    expect(await fs.balanceStatus()).toMatchObject({
+      state: 'paused',
+      force: true,
+      data: {
+        profiles: ['raid1', 'single'],
+        // btrfs-progs says both `usage` and its range, and the kernel takes the first for "not full".
+        usagePercent: expect.toSatisfy((given) => given === 100 || given.max === 97),
+        devid: 1,
+        drange: { startBytes: 1_048_576, endBytes: 900_000_000 },
+        vrange: { startBytes: 0, endBytes: 999_999_999_999 },
+        limit: { min: 1, max: expect.any(Number) },
+        stripes: { min: 1, max: 3 },
+      },
+      metadata: undefined,
+      system: { convert: 'dup', soft: true },
+    })
+    await fs.cancelBalance()
+    await expect(fs.pauseBalance()).rejects.toMatchObject({ code: 'ENOTCONN' })
+    expect(await fs.exclusiveOperation()).toBe('none')
+  })
+
+  it('says why the kernel refuses a conversion', async () => {
+    expect(await failure(fs.balance({ data: { convert: 'raid1' } }).result)).toMatchObject({
+      code: 'EINVAL',
+      hint: 'data as raid1 needs 2 devices, and 1 can be written',
+    })
+    expect(await failure(fs.balance({ metadata: { convert: 'single' } }).result)).toMatchObject({
+      code: 'EINVAL',
+      hint: expect.stringMatching(/metadata would lose its redundancy \(dup to single\): `force`.*; system would/),
+    })
+    await fs.balance({ metadata: { convert: 'single' }, force: true }).result
+    expect((await fs.blockGroups()).map(({ profile }) => profile)).not.toContain('dup')
+    await fs.balance({ metadata: { convert: 'dup', soft: true } }).result
+    const kinds = (await fs.blockGroups()).map(({ type, profile }) => `${type} ${profile}`)
+    expect(new Set(kinds)).toEqual(new Set(['data single', 'metadata dup', 'system dup']))
+  })
+
   it('says what the kernel refuses', async () => {
     run('chmod', '755', volume.directory)
     const process_ = spawnSync(process.execPath, ['--import', 'tsx', child, 'nobody', volume.path], {
@@ -213,7 +297,7 @@ describe.skipIf(cannotMount)('balance()', () => {
     const both = await openFilesystem(mixed.path)
     expect(await failure(both.balance({ metadata: {} }).result)).toMatchObject({
       code: 'EINVAL',
-      message: expect.stringContaining('they need the same filters'),
+      message: expect.stringContaining('give both, with the same filters'),
     })
     expect(await both.balance({ data: {}, metadata: {} }).result).toMatchObject({ completed: expect.any(Number) })
     await both.close()
@@ -238,6 +322,14 @@ describe.skipIf(cannotMount)('balance()', () => {
     expect(() => fs.balance({})).toThrow('at least one of data, metadata, system')
     expect(() => fs.balance({ data: { usagePercent: 50.5 } })).toThrow("option 'data.usagePercent'")
     expect(() => fs.balance({ data: { limit: 0 } })).toThrow("option 'data.limit'")
+    expect(() => fs.balance({ data: { drange: { startBytes: 5 } } })).toThrow('`devid` beside `drange`')
+    expect(() => fs.balance({ data: { soft: true } })).toThrow('`convert` beside `soft`')
+    expect(() => fs.balance({ data: { usagePercent: { min: 50, max: 20 } } })).toThrow('min no larger than max')
+    expect(() => fs.balance({ data: { profiles: [] } })).toThrow('at least one profile')
+    expect(() => fs.balance({ data: { vrange: { startBytes: 5, endBytes: 5 } } })).toThrow(
+      'startBytes less than endBytes',
+    )
+    expect(() => fs.balance({ data: { convert: 'raid2' as never } })).toThrow("got 'raid2'")
     expect(() => fs.balance({ metadata: { usage: 5 } as never })).toThrow("unknown option 'usage'")
     expect(() => fs.balance({ data: {}, timeoutMs: 5 } as never)).toThrow("unknown option 'timeoutMs'")
     expect(() => fs.resumeBalance({ intervalMs: 0 })).toThrow("option 'intervalMs'")

@@ -56,7 +56,6 @@ describe.skipIf(cannotMount)('resizeDevice()', () => {
         await setTimeout(20)
       }
     }
-    const exclusive = 'another exclusive operation (balance, device, resize) is running or paused'
     const refused = await fs.resizeDevice(1, 900 * MIB).catch((error: unknown) => error)
     run('btrfs', 'balance', 'cancel', volume.path)
     expect(refused).toMatchObject({
@@ -65,7 +64,7 @@ describe.skipIf(cannotMount)('resizeDevice()', () => {
       errno: 8,
       operation: 'resizeDevice',
       ioctl: 'BTRFS_IOC_RESIZE',
-      hint: exclusive,
+      hint: 'a balance is paused: resumeBalance() or cancelBalance()',
     })
     expect(sizeBytes()).toBe(1024 * MIB)
     await fs.resizeDevice(1, 900 * MIB)

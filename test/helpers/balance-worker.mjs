@@ -6,6 +6,6 @@ import { parentPort, workerData } from 'node:worker_threads'
 
 const native = createRequire(import.meta.url)('node-gyp-build')(fileURLToPath(new URL('../..', import.meta.url)))
 const { handle } = await native.open(0, workerData)
-native.balance(0, handle, native.balancePrepare(new Float64Array([-1, -1]))).catch(() => {})
+native.balance(0, handle, native.balancePrepare(false, new Float64Array(14))).catch(() => {})
 while ((await native.balanceStatus(0, handle)) === undefined) await setTimeout(1)
 parentPort.postMessage('running')

@@ -1,0 +1,198 @@
+/** reclaimDataBlockGroups(), exclusiveOperation(), redundancy(). */
+import { createHash, randomBytes } from 'node:crypto'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { ReclaimProgress } from '../../src/btrfs/balance-reclaim.js'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { createRandom } from '../../src/random.js'
+import { MIB } from '../../src/units.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+
+const FILES = 72
+const noise = randomBytes(8 * MIB)
+const failure = (result: Promise<unknown>) =>
+  result.then(
+    () => undefined,
+    (error) => error,
+  )
+
+describe.skipIf(cannotMount)('reclaimDataBlockGroups()', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  beforeEach(async () => {
+    volume = makeVolume({ devicesMiB: [1024] })
+    fs = await openFilesystem(volume.path)
+    // Six block groups and more, from nearly empty to nearly full.
+    for (let i = 0; i < FILES; i++) writeFileSync(at(i), noise.subarray(4096 * i))
+    await fs.sync()
+    for (let i = 0; i < FILES; i++) if ((i * 7) % 23 > i / 4) rmSync(at(i))
+    await fs.sync()
+  })
+  afterEach(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+  const at = (i: number) => join(volume.path, `${i}`)
+  const digest = () =>
+    Array.from({ length: FILES }, (_, i) => i)
+      .filter((i) => (i * 7) % 23 <= i / 4)
+      .map((i) =>
+        createHash('sha1')
+          .update(readFileSync(at(i)))
+          .digest('hex'),
+      )
+  const data = async () =>
+    (await fs.blockGroups())
+      .filter(({ type }) => type === 'data')
+      .sort((a, b) => a.usedBytes! / a.sizeBytes - b.usedBytes! / b.sizeBytes)
+  const unallocated = async () => (await fs.devices())[0]!.unallocatedBytes
+
+  it('takes the least used first, as many as asked for, and loses nothing', async () => {
+    const before = await data()
+    const free = await unallocated()
+    const content = digest()
+    const taken: NonNullable<ReclaimProgress['current']>[] = []
+    const reclaim = fs.reclaimDataBlockGroups({ maxBlockGroups: 3, intervalMs: 1 })
+    for await (const { current } of reclaim)
+      if (current !== undefined && taken.at(-1)?.logicalBytes !== current.logicalBytes) taken.push(current)
+    const result = await reclaim.result
+    expect(result).toMatchObject({ blockGroups: 3, stopped: 'limit', current: undefined })
+    // One that went too fast may not be seen.
+    expect(taken.length).toBeGreaterThan(0)
+    const least = before[0]!.usedBytes! / before[0]!.sizeBytes
+    const shares = taken.map(({ usedBytes, sizeBytes }) => usedBytes / sizeBytes)
+    expect([least, ...shares]).toEqual([least, ...shares].sort((a, b) => a - b))
+    expect(await data()).not.toContainEqual(before[0])
+    expect(result.movedBytes).toBeGreaterThanOrEqual(before.slice(0, 3).reduce((sum, row) => sum + row.usedBytes!, 0))
+    expect(result.gainedBytes).toBe((await unallocated()) - free)
+    expect(result.gainedBytes).toBeGreaterThan(0)
+    expect(digest()).toEqual(content)
+    expect(await reclaim.progress()).toBeUndefined()
+  })
+
+  it('stops at its target, and by itself where nothing is to be gained', async () => {
+    const free = await unallocated()
+    const target = await fs.reclaimDataBlockGroups({ targetUnallocatedBytes: free + 50 * MIB }).result
+    expect(target.stopped).toBe('target')
+    expect(target.unallocatedBytes).toBeGreaterThanOrEqual(free + 50 * MIB)
+    expect(await fs.reclaimDataBlockGroups({ targetUnallocatedBytes: free + 50 * MIB }).result).toMatchObject({
+      blockGroups: 0,
+      stopped: 'target',
+    })
+    const rest = await fs.reclaimDataBlockGroups({ maxUsagePercent: 100 }).result
+    expect(['no gain', 'none left']).toContain(rest.stopped)
+    // What is left would fill all but one of them.
+    const again = await fs.reclaimDataBlockGroups({ maxUsagePercent: 100 }).result
+    expect(['no gain', 'none left']).toContain(again.stopped)
+    expect(again.gainedBytes).toBeGreaterThanOrEqual(0)
+    for (const { usedBytes, sizeBytes } of await data())
+      if (again.stopped === 'none left') expect(usedBytes).toBe(sizeBytes)
+    expect(await fs.reclaimDataBlockGroups({ maxUsagePercent: 1 }).result).toMatchObject({ stopped: 'none left' })
+  })
+
+  it('does not go round and round with one that the kernel leaves where it is', async () => {
+    const swap = join(volume.path, 'swap')
+    writeFileSync(swap, '')
+    run('chattr', '+C', swap)
+    run('chmod', '600', swap)
+    run('dd', 'if=/dev/zero', `of=${swap}`, 'bs=1M', 'count=8', 'conv=fsync', 'status=none')
+    run('mkswap', swap)
+    run('swapon', swap)
+    try {
+      const result = await fs.reclaimDataBlockGroups({ maxUsagePercent: 100 }).result
+      expect(result.stopped).toBe('stuck')
+    } finally {
+      run('swapoff', swap)
+    }
+  })
+
+  it.each(['cancel()', 'a signal', 'close()'])('%s at any moment leaves no balance behind', async (how) => {
+    const random = createRandom(how.length)
+    let cut = 0
+    for (let round = 0; round < 8; round++) {
+      const other = await openFilesystem(volume.path)
+      const stop = new AbortController()
+      const reclaim = other.reclaimDataBlockGroups({ maxUsagePercent: 100, signal: stop.signal })
+      await setTimeout(random.integer(40))
+      if (how === 'cancel()') await reclaim.cancel()
+      if (how === 'a signal') stop.abort()
+      if (how === 'close()') await other.close()
+      const error = await failure(reclaim.result)
+      expect(await fs.balanceStatus()).toBeUndefined()
+      expect(await fs.exclusiveOperation()).toBe('none')
+      await other.close()
+      if (error === undefined) continue
+      cut++
+      if (error instanceof DOMException || error.code === 'EBADF') continue // before it began
+      expect(error).toMatchObject({ code: 'ECANCELED', operation: 'reclaimDataBlockGroups' })
+      const { blockGroups, gainedBytes, current } = error.progress as ReclaimProgress
+      expect([blockGroups >= 0, Number.isFinite(gainedBytes), current]).toEqual([true, true, undefined])
+    }
+    expect(cut).toBeGreaterThan(0)
+  })
+
+  it('says who is in its way, and refuses nonsense', async () => {
+    let paused = false
+    while (!paused) {
+      const operation = fs.balance({ data: {} })
+      await vi.waitFor(async () => expect(await fs.balanceStatus()).toBeDefined(), { interval: 1 }).catch(() => {})
+      await operation.pause!()
+      paused = (await failure(operation.result)) !== undefined && (await fs.balanceStatus())?.state === 'paused'
+    }
+    expect(await fs.exclusiveOperation()).toBe('balance paused')
+    const hint = 'a balance is paused: resumeBalance() or cancelBalance()'
+    const refused = await Promise.all([
+      failure(fs.reclaimDataBlockGroups({ maxBlockGroups: 1 }).result),
+      failure(fs.balance({ data: {} }).result),
+      failure(fs.resizeDevice(1, 1000 * MIB)),
+      failure(fs.removeDevice(1)),
+    ])
+    for (const error of refused) {
+      expect(['EINPROGRESS', 'BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS']).toContain(error.code)
+      expect(error.hint, error.operation).toBe(hint)
+    }
+    expect(refused[0].progress).toMatchObject({ blockGroups: 0, gainedBytes: 0 })
+    await fs.cancelBalance()
+
+    expect(() => fs.reclaimDataBlockGroups({})).toThrow('at least one of targetUnallocatedBytes')
+    expect(() => fs.reclaimDataBlockGroups({ maxUsagePercent: 0 })).toThrow("option 'maxUsagePercent'")
+    expect(() => fs.reclaimDataBlockGroups({ maxBlockGroup: 1 } as never)).toThrow("did you mean 'maxBlockGroups'?")
+    await fs.close()
+    await expect(fs.exclusiveOperation()).rejects.toMatchObject({ code: 'EBADF' })
+    expect(await failure(fs.reclaimDataBlockGroups({ maxBlockGroups: 1 }).result)).toMatchObject({ code: 'EBADF' })
+  })
+})
+
+describe.skipIf(cannotMount)('redundancy()', () => {
+  it('says what is missing, and whether all data is there', async () => {
+    using volume = makeVolume({ devicesMiB: [512, 512, 512], data: 'raid1', metadata: 'raid1c3' })
+    writeFileSync(join(volume.path, 'file'), randomBytes(20 * MIB), { flush: true })
+    const whole = await openFilesystem(volume.path)
+    expect(await whole.redundancy()).toMatchObject({
+      degraded: false,
+      missingDevids: [],
+      complete: true,
+      spareDevices: 1,
+      unavailable: [],
+    })
+    await whole.close()
+    run('umount', volume.path)
+    run('wipefs', '--all', volume.loops[2]!)
+    run('btrfs', 'device', 'scan', '--forget', volume.loops[0]!)
+    run('mount', '-o', 'degraded', volume.loops[0]!, volume.path)
+    await using fs = await openFilesystem(volume.path)
+    const groups = await fs.blockGroups()
+    const on3 = (type: string) =>
+      groups.filter((group) => group.type === type && group.stripes.some(({ devid }) => devid === 3)).length
+    const now = await fs.redundancy()
+    expect(now).toMatchObject({ degraded: true, missingDevids: [3], complete: true, unavailable: [] })
+    expect(now.spareDevices).toBe(on3('data') > 0 ? 0 : 1)
+    const rows = Object.fromEntries(now.profiles.map((row) => [row.type, row]))
+    expect(rows.data).toMatchObject({ profile: 'raid1', tolerated: 1, degraded: on3('data'), lost: 0 })
+    expect(rows.metadata).toMatchObject({ profile: 'raid1c3', tolerated: 2, degraded: on3('metadata'), lost: 0 })
+    expect(on3('metadata')).toBeGreaterThan(0)
+    expect((await fs.devices()).map(({ missing }) => missing)).toEqual([false, false, true])
+  })
+})

@@ -322,8 +322,16 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
   deviceExtents(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array>
 
   // native/ops/subvolume.cpp; paths are absolute and normal
-  createSubvolume(ticket: number, handle: NativeHandle, path: string): Promise<void>
-  snapshot(ticket: number, handle: NativeHandle, source: string, destination: string, readonly: boolean): Promise<void>
+  /** `inherit`: quota groups, level << 48 | id. */
+  createSubvolume(ticket: number, handle: NativeHandle, path: string, inherit: BigUint64Array): Promise<void>
+  snapshot(
+    ticket: number,
+    handle: NativeHandle,
+    source: string,
+    destination: string,
+    readonly: boolean,
+    inherit: BigUint64Array,
+  ): Promise<void>
   /**
    * With `flush`: its id, after the deletion is committed and the cleaner woken. `id` and `parent` (as NativeRoot's
    * `seen`): what must be found there.

@@ -1,6 +1,7 @@
 // Create, snapshot, delete: libbtrfsutil's 1.1 names, which every release exports.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -58,29 +59,79 @@ void requireName(const std::string& path) {
     throw Failure{EINVAL, nullptr, "use it: an absolute path with a name at its end is needed", path};
 }
 
-// createSubvolume(ticket, handle, path)
+// Quota groups that a new subvolume belongs to from the start.
+class Inherit {
+ public:
+  explicit Inherit(const std::vector<uint64_t>& groups) {
+    if (groups.empty()) return;
+    checkedUtil(btrfs_util_create_qgroup_inherit(0, &raw_), nullptr);
+    for (uint64_t group : groups) {
+      btrfs_util_error error = btrfs_util_qgroup_inherit_add_group(&raw_, group);
+      if (error == BTRFS_UTIL_OK) continue;
+      btrfs_util_destroy_qgroup_inherit(raw_);
+      checkedUtil(error, nullptr);
+    }
+  }
+  ~Inherit() {
+    if (raw_ != nullptr) btrfs_util_destroy_qgroup_inherit(raw_);
+  }
+  Inherit(const Inherit&) = delete;
+  Inherit& operator=(const Inherit&) = delete;
+  btrfs_util_qgroup_inherit* get() { return raw_; }
+
+ private:
+  btrfs_util_qgroup_inherit* raw_ = nullptr;
+};
+
+std::vector<uint64_t> readGroups(const Args& args, size_t index) {
+  if (args.absent(index)) return {};
+  if (!args[index].IsTypedArray() || args[index].As<Napi::TypedArray>().TypedArrayType() != napi_biguint64_array)
+    throw Napi::TypeError::New(args.env(), "argument " + std::to_string(index) + ": expected a BigUint64Array");
+  auto array = args[index].As<Napi::BigUint64Array>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+// The kernel takes no notice of them while quota is off; before 6.8 neither of groups that are not there.
+void requireGroups(const HandlePtr& handle, const std::vector<uint64_t>& groups, const std::string& path) {
+  if (groups.empty()) return;
+  const std::string all = "/sys/fs/btrfs/" + handle->volume + "/qgroups";
+  if (access(all.c_str(), F_OK) != 0) throw Failure{ENOTCONN, nullptr, "inherit", path};
+  for (uint64_t group : groups) {
+    std::string level = std::to_string(group >> 48), id = std::to_string(group & ((1ULL << 48) - 1));
+    if (access((all + "/" + level + "_" + id).c_str(), F_OK) == 0) continue;
+    Failure failure{ENOENT, nullptr, "inherit", path};
+    failure.hint = "there is no quota group " + level + "/" + id;
+    throw failure;
+  }
+}
+
+// createSubvolume(ticket, handle, path, inherit)
 Napi::Value create(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string path = args.path(2);
   requireName(path);
+  std::vector<uint64_t> groups = readGroups(args, 3);
   return quick(
       args, handle,
-      [handle, path](const Cancelled&) {
+      [handle, path, groups](const Cancelled&) {
         Split split(path);
         ScopedFd parent = openParent(handle, split);
-        checkedUtil(btrfs_util_create_subvolume_fd(parent.get(), split.name.c_str(), 0, nullptr, nullptr),
+        requireGroups(handle, groups, path);
+        Inherit inherit(groups);
+        checkedUtil(btrfs_util_create_subvolume_fd(parent.get(), split.name.c_str(), 0, nullptr, inherit.get()),
                     "BTRFS_IOC_SUBVOL_CREATE_V2", path);
         return Nothing{};
       },
       toUndefined);
 }
 
-// snapshot(ticket, handle, source, destination, readonly)
+// snapshot(ticket, handle, source, destination, readonly, inherit)
 Napi::Value snapshot(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string source = args.path(2), destination = args.path(3);
   requireName(source);
   requireName(destination);
+  std::vector<uint64_t> groups = readGroups(args, 5);
   int flags = args.boolean(4) ? BTRFS_UTIL_CREATE_SNAPSHOT_READ_ONLY : 0;
   return quick(
       args, handle,
@@ -95,8 +146,10 @@ Napi::Value snapshot(const Args& args) {
           throw failure;
         }
         ScopedFd parent = openParent(handle, split);
+        requireGroups(handle, groups, destination);
+        Inherit inherit(groups);
         checkedUtil(
-            btrfs_util_create_snapshot_fd2(from.get(), parent.get(), split.name.c_str(), flags, nullptr, nullptr),
+            btrfs_util_create_snapshot_fd2(from.get(), parent.get(), split.name.c_str(), flags, nullptr, inherit.get()),
             "BTRFS_IOC_SNAP_CREATE_V2", source, destination);
         return Nothing{};
       },

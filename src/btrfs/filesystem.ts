@@ -82,7 +82,7 @@ import {
   setReadonly,
   snapshotTree,
 } from './subvolume-trees.js'
-import { createSubvolume, deleteSubvolume, snapshot } from './subvolumes.js'
+import { createSubvolume, deleteSubvolume, type InheritOptions, snapshot } from './subvolumes.js'
 import { type TreeSearchOptions, treeSearch } from './tree-search.js'
 import type {
   BalanceOptions,
@@ -193,10 +193,10 @@ export class KernelFilesystem implements Filesystem {
   subvolume(path?: string | number, options?: CallOptions) {
     return subvolume(this.#volume, path, options)
   }
-  createSubvolume(path: string, options?: CallOptions) {
+  createSubvolume(path: string, options?: CallOptions & InheritOptions) {
     return createSubvolume(this.#volume, path, options)
   }
-  snapshot(source: string, destination: string, options?: SnapshotOptions) {
+  snapshot(source: string, destination: string, options?: SnapshotOptions & InheritOptions) {
     return snapshot(this.#volume, source, destination, options)
   }
   deleteSubvolume(path: string, options?: DeleteOptions) {

@@ -30,6 +30,29 @@ export const deleteOptions = v.strictObject({
   parent: v.optional(directoryArgument),
 })
 
+/** Of `level/id`; undefined for what is none. */
+export function qgroupParts(id: string): [level: number, id: number] | undefined {
+  const [, level, number] = (/^(\d{1,5})\/(\d{1,15})$/.exec(id) ?? []).map(Number)
+  if (level === undefined || number === undefined || level >= 2 ** 16 || number >= 2 ** 48) return undefined
+  return [level, number]
+}
+export const qgroupArgument = v.pipe(
+  v.string(),
+  v.check((id) => qgroupParts(id) !== undefined, "a quota group as level/id, like '0/257' or '1/100'"),
+)
+/** A subvolume's own group is of level 0: it can only belong to those above. */
+const inherit = v.optional(
+  v.array(
+    v.pipe(
+      v.string(),
+      v.check((id) => (qgroupParts(id)?.[0] ?? 0) > 0, "a quota group of level 1 or more, like '1/100'"),
+    ),
+  ),
+  [],
+)
+export const createOptions = v.strictObject({ ...callOptions.entries, inherit })
+export const inheritingSnapshotOptions = v.strictObject({ ...snapshotOptions.entries, inherit })
+
 export const walkOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),
   batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 1_024),

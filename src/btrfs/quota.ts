@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { BtrfsError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
-import { callOptions } from './options.js'
+import { callOptions, qgroupArgument, qgroupParts } from './options.js'
 import { subvolumes } from './subvolume-list.js'
 import type { Volume } from './volume.js'
 
@@ -44,11 +44,6 @@ export interface RescanOptions extends CallOptions {
 const INCONSISTENT = 4
 const SIMPLE = 8
 
-const idPattern = /^(\d{1,5})\/(\d{1,15})$/
-const idArgument = v.pipe(
-  v.string(),
-  v.check((id) => parts(id) !== undefined, "a quota group as level/id, like '0/257' or '1/100'"),
-)
 const bytes = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
 const limits = v.strictObject({
   ...callOptions.entries,
@@ -58,16 +53,11 @@ const limits = v.strictObject({
 const enableOptions = v.strictObject({ ...callOptions.entries, simple: v.optional(v.boolean(), false) })
 const rescanOptions = v.strictObject({ ...callOptions.entries, wait: v.optional(v.boolean(), true) })
 
-function parts(id: string): [level: number, id: number] | undefined {
-  const [, level, number] = (idPattern.exec(id) ?? []).map(Number)
-  if (level === undefined || number === undefined || level >= 2 ** 16 || number >= 2 ** 48) return undefined
-  return [level, number]
-}
 /** What the codes mean here; the path in the message is the volume's. */
 const hints = (missing?: string) => ({
   hints: { ENOTCONN: 'quota is off; see enableQuota()', ...(missing === undefined ? {} : { ENOENT: missing }) },
 })
-const checkId = (operation: string, id: string) => parts(check(`${operation}: qgroup`, idArgument, id))!
+const checkId = (operation: string, id: string) => qgroupParts(check(`${operation}: qgroup`, qgroupArgument, id))!
 
 /**
  * All quota groups with what they count and who belongs to whom; undefined when quota is off. Tree search of the quota

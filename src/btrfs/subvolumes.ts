@@ -2,24 +2,46 @@ import { performance } from 'node:perf_hooks'
 import { BtrfsError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
-import { callOptions, deleteOptions, pathArgument, snapshotOptions } from './options.js'
+import { createOptions, deleteOptions, inheritingSnapshotOptions, pathArgument, qgroupParts } from './options.js'
 import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
 import { seen } from './walk.js'
 
+export interface InheritOptions {
+  /**
+   * Quota groups that the new one belongs to from the start, as `level/id` of level 1 or more. An empty subvolume's
+   * counters stay right; a snapshot's may need rescanQuota(), which quota() says (`inconsistent`).
+   */
+  readonly inherit?: readonly string[] | undefined
+}
+
+/** Level and id as the kernel has them. */
+const groups = (ids: readonly string[]) =>
+  BigUint64Array.from(ids, (id) => {
+    const [level, number] = qgroupParts(id)!
+    return (BigInt(level) << 48n) | BigInt(number)
+  })
+const hints = { ENOTCONN: 'quota is off; see enableQuota()' }
+
 /**
  * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · may be done by whoever may write in the directory · quick.
  * @param path absolute, or relative to the filesystem's path; its directory must exist
- * @throws BtrfsError EEXIST, ENOENT (no such directory), ENAMETOOLONG (255 bytes), EACCES, EROFS, ENOSPC, EDQUOT;
+ * @param options.inherit quota groups that it belongs to from the start, as `level/id`, level 1 or more
+ * @throws BtrfsError EEXIST, ENOENT (no such directory), ENAMETOOLONG (255 bytes), EACCES, EROFS, ENOSPC, EDQUOT,
+ *   ENOTCONN (`inherit`, and quota is off), ENOENT with the group's name (`inherit`, and there is none);
  *   BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * await fs.createSubvolume('projects')
  */
-export async function createSubvolume(volume: Volume, path: string, options: CallOptions = {}): Promise<void> {
+export async function createSubvolume(
+  volume: Volume,
+  path: string,
+  options: CallOptions & InheritOptions = {},
+): Promise<void> {
   const target = volume.resolve(check('createSubvolume: path', pathArgument, path))
-  const callWith = check('createSubvolume', callOptions, options)
-  await volume.call('createSubvolume', { path: target }, callWith, (ticket) =>
-    native.createSubvolume(ticket, volume.handle, target),
+  const { inherit, ...callWith } = check('createSubvolume', createOptions, options)
+  await volume.call('createSubvolume', { path: target, hints }, callWith, (ticket) =>
+    native.createSubvolume(ticket, volume.handle, target, groups(inherit)),
   )
 }
 
@@ -29,8 +51,9 @@ export async function createSubvolume(volume: Volume, path: string, options: Cal
  * @param source a subvolume's directory; absolute, or relative to the filesystem's path
  * @param destination must not exist, its directory must
  * @param options.readonly default false
+ * @param options.inherit quota groups that it belongs to from the start; as createSubvolume()
  * @throws BtrfsError EEXIST, ENOENT, EINVAL (the source is not a subvolume), ENAMETOOLONG, EPERM, EROFS, ENOSPC,
- *   ETXTBSY (an active swap file); BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ *   ETXTBSY (an active swap file), ENOTCONN and ENOENT as createSubvolume(); BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * await fs.snapshot('projects', `snapshots/${new Date().toISOString()}`, { readonly: true })
  */
@@ -38,13 +61,13 @@ export async function snapshot(
   volume: Volume,
   source: string,
   destination: string,
-  options: SnapshotOptions = {},
+  options: SnapshotOptions & InheritOptions = {},
 ): Promise<void> {
   const path = volume.resolve(check('snapshot: source', pathArgument, source))
   const dest = volume.resolve(check('snapshot: destination', pathArgument, destination))
-  const { readonly, ...callWith } = check('snapshot', snapshotOptions, options)
-  await volume.call('snapshot', { path, dest }, callWith, (ticket) =>
-    native.snapshot(ticket, volume.handle, path, dest, readonly),
+  const { readonly, inherit, ...callWith } = check('snapshot', inheritingSnapshotOptions, options)
+  await volume.call('snapshot', { path, dest, hints }, callWith, (ticket) =>
+    native.snapshot(ticket, volume.handle, path, dest, readonly, groups(inherit)),
   )
 }
 

@@ -116,6 +116,37 @@ describe.skipIf(cannotMount)('quota', () => {
     expect(write('a/file2', 8).stderr).toContain('quota exceeded')
   })
 
+  it('a new subvolume and a snapshot belong from the start to the groups that are named', async () => {
+    const inherit = ['1/5', '2/6']
+    await expect(fs.createSubvolume('early', { inherit })).rejects.toMatchObject({
+      code: 'ENOTCONN',
+      hint: 'quota is off; see enableQuota()',
+    })
+    await fs.enableQuota()
+    await fs.rescanQuota()
+    for (const id of inherit) await fs.createQgroup(id)
+    await fs.createSubvolume('made', { inherit })
+    await fs.snapshot('made', 'taken', { readonly: true, inherit: ['1/5'] })
+    await fs.createSubvolume('free')
+    await fs.sync()
+    const groups = (await fs.quota())!.qgroups
+    const parents = async (path: string) => {
+      const { id } = await fs.subvolume(path)
+      return groups.find(({ subvolumeId }) => subvolumeId === id)?.parents
+    }
+    expect([await parents('made'), await parents('taken'), await parents('free')]).toEqual([inherit, ['1/5'], []])
+    for (const make of [
+      (ids: string[]) => fs.createSubvolume('none', { inherit: ids }),
+      (ids: string[]) => fs.snapshot('made', 'none', { inherit: ids }),
+    ]) {
+      const missing = { code: 'ENOENT', hint: 'there is no quota group 1/9' }
+      await expect(make(['1/5', '1/9'])).rejects.toMatchObject(missing)
+      await expect(make(['0/5'])).rejects.toThrow("a quota group of level 1 or more, like '1/100', got '0/5'")
+      await expect(make(['team'])).rejects.toThrow("'team'")
+    }
+    await expect(fs.subvolume('none')).rejects.toMatchObject({ code: 'ENOENT' })
+  })
+
   it('in simple mode', async () => {
     await fs.createSubvolume('a')
     await fs.enableQuota({ simple: true })

@@ -17,7 +17,7 @@ int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancel
   uint64_t from = slice.start;  // of the range that is being put together
   bool any = false;
   auto close = [&](uint64_t end) {
-    if (any) ranges.push_back({from, end});
+    if (any && end > from) ranges.push_back({from, end});
     any = false;
   };
   int code = forEachExtent(fd, slice.start, slice.end, true, cancelled, [&](const fiemap_extent& extent) {
@@ -33,7 +33,7 @@ int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancel
     }
     if (shared || compressed) {
       close(start);
-      from = end;
+      from = std::max(from, end);
     } else if (!(extent.fe_flags & FIEMAP_EXTENT_DATA_INLINE)) {
       // What lies inline, in metadata, would gain nothing.
       any = true;

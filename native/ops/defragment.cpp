@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -20,18 +21,51 @@ namespace {
 constexpr napi_type_tag kPreparedTag{0x6274726d696e642dULL, 0x6465667261672d31ULL};
 constexpr int kOpenForReading = O_RDONLY | O_NONBLOCK | O_NOCTTY;
 
-// What is asked of every file of an operation, and how far it is in the one under way.
+// A file whose new extents may not be on disk yet.
+struct Pending {
+  ScopedFd fd;
+  uint64_t inode, before, given;
+};
+
+// Disk bytes of files that are done with, before and after.
+struct DiskBytes {
+  uint64_t before = 0, after = 0;
+  bool unread = false;  // not permitted
+};
+
+// What is asked of every file of an operation, one after the other, and how far it is in the one under way.
 struct Prepared {
   DefragmentRequest request;
   std::atomic<uint64_t> done{0}, total{0};
+  // Waiting for each file to be written out would make a tree of small ones several times slower: they are measured
+  // some files later. Only the thread of the file under way touches these.
+  std::deque<Pending> pending;
+  uint64_t pendingBytes = 0;
+
+  void settleOldest(DiskBytes& sums) {
+    Pending one = std::move(pending.front());
+    pending.pop_front();
+    pendingBytes -= one.given;
+    auto after = flush(one.fd.get()) == 0 ? diskBytes(one.fd.get(), one.inode) : std::nullopt;
+    if (!after) return;
+    sums.before += one.before;
+    sums.after += *after;
+  }
 };
 using PreparedPtr = std::shared_ptr<Prepared>;
+constexpr size_t kPendingFiles = 64;
+constexpr uint64_t kPendingBytes = 64 << 20;
 
 struct Done {
   Defragmented file;
-  std::optional<uint64_t> before = std::nullopt;
-  std::optional<uint64_t> after = std::nullopt;
+  DiskBytes disk = {};
 };
+
+void setDiskBytes(Napi::Env env, Napi::Object object, const DiskBytes& disk) {
+  object.Set("diskBytesBefore", number(env, disk.before, "diskBytesBefore"));
+  object.Set("diskBytesAfter", number(env, disk.after, "diskBytesAfter"));
+  object.Set("unread", disk.unread);
+}
 
 // defragmentPrepare(flags, threshold, type, level, start, length, slice, skipShared, skipCompressed) → prepared
 Napi::Value defragmentPrepare(const Args& args) {
@@ -79,8 +113,8 @@ Failure refused(int code, uint64_t flags) {
   return failure;
 }
 
-// defragment(ticket, handle, prepared, root, seen, inner) → { code, givenBytes, … } of one file: the one that the root
-// itself is, or `inner` (bytes) beneath it.
+// defragmentFile(ticket, handle, prepared, root, seen, inner) → { code, givenBytes, … } of one file: the one that the
+// root itself is, or `inner` (bytes) beneath it; and disk bytes of files of earlier calls, or its own.
 Napi::Value defragmentFile(const Args& args) {
   HandlePtr handle = args.handle(1);
   PreparedPtr prepared = unwrapShared<Prepared>(args.env(), args[2], kPreparedTag);
@@ -92,14 +126,13 @@ Napi::Value defragmentFile(const Args& args) {
     object.Set("givenBytes", number(env, done.file.given, "givenBytes"));
     object.Set("sharedBytes", number(env, done.file.shared, "sharedBytes"));
     object.Set("compressedBytes", number(env, done.file.compressed, "compressedBytes"));
-    if (done.before) object.Set("diskBytesBefore", number(env, *done.before, "diskBytesBefore"));
-    if (done.after) object.Set("diskBytesAfter", number(env, *done.after, "diskBytesAfter"));
+    setDiskBytes(env, object, done.disk);
     return object;
   };
+  prepared->done = prepared->total = 0;
   return longRunning(
       args, handle,
       [handle, prepared, ref = readRoot(args, 3), inner](const Cancelled& cancelled) {
-        prepared->done = prepared->total = 0;
         Done done;
         const DefragmentRequest& request = prepared->request;
         NamedFile file = openOne(handle, ref, inner);
@@ -112,10 +145,16 @@ Napi::Value defragmentFile(const Args& args) {
         prepared->total = range.end - range.start;
         done.file.code = flush(fd);
         if (done.file.code != 0) return done;
-        done.before = done.after = diskBytes(fd, file.stat.st_ino);
+        auto before = diskBytes(fd, file.stat.st_ino);
         defragment(fd, range, request, cancelled, prepared->done, done.file);
-        if (done.file.given > 0 && done.before)
-          done.after = flush(fd) == 0 ? diskBytes(fd, file.stat.st_ino) : std::nullopt;
+        done.disk.unread = !before;
+        if (before && done.file.given == 0) done.disk.before = done.disk.after = *before;
+        if (before && done.file.given > 0) {
+          prepared->pending.push_back({std::move(file.fd), file.stat.st_ino, *before, done.file.given});
+          prepared->pendingBytes += done.file.given;
+        }
+        while (prepared->pending.size() > kPendingFiles || prepared->pendingBytes > kPendingBytes)
+          prepared->settleOldest(done.disk);
         return done;
       },
       [toJs, prepared](Napi::Env env, Done& done) -> Napi::Value {
@@ -127,12 +166,31 @@ Napi::Value defragmentFile(const Args& args) {
       nullptr);
 }
 
+// defragmentSettle(ticket, handle, prepared) → disk bytes of the files that are not counted yet. The last call.
+Napi::Value defragmentSettle(const Args& args) {
+  PreparedPtr prepared = unwrapShared<Prepared>(args.env(), args[2], kPreparedTag);
+  return longRunning(
+      args, args.handle(1),
+      [prepared](const Cancelled&) {
+        DiskBytes sums;
+        while (!prepared->pending.empty()) prepared->settleOldest(sums);
+        return sums;
+      },
+      [](Napi::Env env, DiskBytes& sums) -> Napi::Value {
+        Napi::Object object = Napi::Object::New(env);
+        setDiskBytes(env, object, sums);
+        return object;
+      },
+      nullptr);
+}
+
 }  // namespace
 
 void defineDefragment(Napi::Env env, Napi::Object exports) {
   define<defragmentPrepare>(env, exports, "defragmentPrepare");
   define<defragmentDone>(env, exports, "defragmentDone");
   define<defragmentFile>(env, exports, "defragmentFile");
+  define<defragmentSettle>(env, exports, "defragmentSettle");
 }
 
 }  // namespace btrmind

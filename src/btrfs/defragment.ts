@@ -1,7 +1,7 @@
 /** Rewriting files so that they lie together, or compressed. */
 import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote, reason } from '../errors.js'
-import type { NativeDefragment, NativeDefragmented } from '../native/extents.js'
+import type { NativeDefragment, NativeDefragmented, NativeDiskBytes } from '../native/extents.js'
 import { native } from '../native.js'
 import { LongOperation, type Operation } from './operation.js'
 import { pathArgument, resumeOptions, whole } from './options.js'
@@ -42,7 +42,7 @@ export interface DefragmentSkipped {
   readonly files: number
   /** Of files, before compression; 0 where it is not known. */
   readonly bytes: number
-  /** The first one. */
+  /** The first one: as `path`. */
   readonly example: string
 }
 export interface DefragmentProgress {
@@ -56,9 +56,9 @@ export interface DefragmentProgress {
   readonly rewrittenFiles: number
   readonly rewrittenBytes: number
   readonly skipped: readonly DefragmentSkipped[]
-  /** The file under way. */
+  /** The file under way: absolute, or relative to the directory. */
   readonly path: string | undefined
-  /** What the files that were looked into took on disk before, and take now. */
+  /** What the files that were looked into took on disk before, and take now; under way some files late. */
   readonly diskBytesBefore: number | undefined
   readonly diskBytesAfter: number | undefined
   readonly unavailable: readonly Unavailable[]
@@ -150,11 +150,18 @@ export function defragment(
     request.skipCompressed,
   )
   const end = request.startBytes + (request.lengthBytes ?? Number.POSITIVE_INFINITY)
-  const job = new Job(volume, prepared, target, (size) => Math.max(0, Math.min(size, end) - request.startBytes))
+  const job = new Job(prepared, target, (size) => Math.max(0, Math.min(size, end) - request.startBytes))
+  /** On a descriptor of its own, so that after close() too it ends in order. */
+  const begin = async (stop: AbortSignal) => {
+    const own = await volume.share('defragment')
+    try {
+      return await job.run(own, stop, recursive)
+    } finally {
+      await own.close()
+    }
+  }
   return new LongOperation({
-    // Closed already: the first call says so.
-    start: (stop) =>
-      volume.track(job.run(volume.closing.aborted ? stop : AbortSignal.any([stop, volume.closing]), recursive)),
+    start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => job.now(),
     signal,
     intervalMs,
@@ -169,7 +176,6 @@ interface Found {
 }
 
 class Job {
-  readonly #volume: Volume
   readonly #prepared: NativeDefragment
   readonly #target: string
   /** How much of a file of so many bytes is in the range that was asked for. */
@@ -181,8 +187,7 @@ class Job {
   #path: string | undefined
   #unread = false
 
-  constructor(volume: Volume, prepared: NativeDefragment, target: string, inRange: (sizeBytes: number) => number) {
-    this.#volume = volume
+  constructor(prepared: NativeDefragment, target: string, inRange: (sizeBytes: number) => number) {
     this.#prepared = prepared
     this.#target = target
     this.#inRange = inRange
@@ -206,12 +211,13 @@ class Job {
     }
   }
 
-  async run(stop: AbortSignal, recursive: boolean): Promise<DefragmentProgress> {
+  async run(volume: Volume, stop: AbortSignal, recursive: boolean): Promise<DefragmentProgress> {
     try {
-      if (recursive) await this.#tree(stop)
-      else await this.#single(stop)
+      if (recursive) await this.#tree(volume, stop)
+      else await this.#single(volume, stop)
     } catch (error) {
       this.#path = undefined
+      await this.#settle(volume)
       if (error instanceof BtrfsError) throw Object.assign(error, { progress: this.now() })
       if (!stop.aborted) throw error
       throw new BtrfsError(
@@ -220,25 +226,31 @@ class Job {
         { path: this.#target },
       )
     }
+    await this.#settle(volume)
     return this.now()
   }
 
-  async #single(stop: AbortSignal): Promise<void> {
+  async #settle(volume: Volume): Promise<void> {
+    const prepared = this.#prepared
+    this.#count(await volume.call('defragment', {}, {}, (t) => native.defragmentSettle(t, volume.handle, prepared)))
+  }
+
+  async #single(volume: Volume, stop: AbortSignal): Promise<void> {
     this.#total = { files: 1, bytes: undefined }
-    await this.#one(undefined, this.#target, undefined, stop)
+    await this.#one(volume, undefined, this.#target, undefined, stop)
     this.#total = { files: 1, bytes: this.#sums.bytes }
   }
 
-  async #tree(stop: AbortSignal): Promise<void> {
+  async #tree(volume: Volume, stop: AbortSignal): Promise<void> {
     const total = { files: 0, bytes: 0 }
-    for await (const found of this.#files(stop)) {
+    for await (const found of this.#files(volume, stop)) {
       total.files++
       total.bytes += found.bytes
     }
     this.#total = total
-    for await (const { inner, path, bytes } of this.#files(stop, true)) {
+    for await (const { inner, path, bytes } of this.#files(volume, stop, true)) {
       try {
-        await this.#one(inner, path, bytes, stop)
+        await this.#one(volume, inner, path, bytes, stop)
       } catch (error) {
         if (!(error instanceof BtrfsError) || FATAL.has(error.code)) throw error
         this.#skip(error.code, path, 1, bytes)
@@ -249,9 +261,9 @@ class Job {
   }
 
   /** Each once, whatever the number of its names. */
-  async *#files(stop: AbortSignal, note = false): AsyncGenerator<Found, void, void> {
+  async *#files(volume: Volume, stop: AbortSignal, note = false): AsyncGenerator<Found, void, void> {
     const linked = new Set<number>()
-    for await (const batch of walk(this.#volume, this.#target, { signal: stop })) {
+    for await (const batch of walk(volume, this.#target, { signal: stop })) {
       if (note) for (const { reason, count, example } of batch.skipped) this.#skip(reason, text(example), count, 0)
       for (let i = 0; i < batch.length; i++) {
         const inode = batch.inode[i]!
@@ -264,40 +276,47 @@ class Job {
     }
   }
 
-  async #one(inner: Uint8Array | undefined, path: string, bytes: number | undefined, stop: AbortSignal): Promise<void> {
+  async #one(
+    volume: Volume,
+    inner: Uint8Array | undefined,
+    path: string,
+    bytes: number | undefined,
+    stop: AbortSignal,
+  ): Promise<void> {
     stop.throwIfAborted()
     this.#path = path
     let figures: NativeDefragmented
     try {
-      figures = await this.#volume.callLong('defragment', { path: this.#target, hints }, { signal: stop }, (t) =>
-        native.defragmentFile(t, this.#volume.handle, this.#prepared, this.#target, undefined, inner),
+      figures = await volume.callLong('defragment', { path: this.#target, hints }, { signal: stop }, (t) =>
+        native.defragmentFile(t, volume.handle, this.#prepared, this.#target, undefined, inner),
       )
     } catch (error) {
       // Stopped, or failed, in its middle.
       const { progress } = error as { progress?: NativeDefragmented }
-      if (progress !== undefined) this.#count({ ...progress, code: '' }, path, 0)
+      if (progress !== undefined) this.#look({ ...progress, code: '' }, path, 0)
       throw error
     }
     const size = bytes ?? native.defragmentDone(this.#prepared).totalBytes
-    this.#count(figures, path, size)
+    this.#look(figures, path, size)
     this.#sums.files++
     this.#sums.bytes += size
     this.#path = undefined
   }
 
-  #count(figures: NativeDefragmented, path: string, bytes: number): void {
-    const { code, givenBytes, sharedBytes, compressedBytes, diskBytesBefore, diskBytesAfter } = figures
+  #look(figures: NativeDefragmented, path: string, bytes: number): void {
+    const { code, givenBytes, sharedBytes, compressedBytes } = figures
     if (givenBytes > 0) this.#sums.rewrittenFiles++
     this.#sums.rewrittenBytes += givenBytes
     if (sharedBytes > 0) this.#skip('SHARED', path, 1, sharedBytes)
     if (compressedBytes > 0) this.#skip('COMPRESSED', path, 1, compressedBytes)
     if (code !== '') this.#skip(code, path, 1, bytes)
-    if (diskBytesBefore !== undefined && diskBytesAfter !== undefined) {
-      this.#sums.before += diskBytesBefore
-      this.#sums.after += diskBytesAfter
-    } else if (code === '') {
-      this.#unread = true
-    }
+    this.#count(figures)
+  }
+
+  #count({ diskBytesBefore, diskBytesAfter, unread }: NativeDiskBytes): void {
+    this.#sums.before += diskBytesBefore
+    this.#sums.after += diskBytesAfter
+    this.#unread ||= unread
   }
 
   #skip(reason: string, example: string, files: number, bytes: number): void {

@@ -3,14 +3,20 @@ import type { NativeHandle } from './handle.js'
 /** A defragmentation that has not begun: what is asked of each file; opaque. */
 export type NativeDefragment = { readonly __defragment: unique symbol }
 
-export interface NativeDefragmented {
+/** Of files that are written out, which are earlier ones too, and not always the one of the call. */
+export interface NativeDiskBytes {
+  diskBytesBefore: number
+  diskBytesAfter: number
+  /** Not permitted. */
+  unread: boolean
+}
+
+export interface NativeDefragmented extends NativeDiskBytes {
   /** '' or a reason: 'NOCOW', 'NOCOMPRESS', 'CHANGED'. */
   code: string
   givenBytes: number
   sharedBytes: number
   compressedBytes: number
-  diskBytesBefore?: number
-  diskBytesAfter?: number
 }
 
 export interface NativeEncoded {
@@ -78,6 +84,8 @@ export interface ExtentsNative {
     seen: Float64Array | undefined,
     inner: Uint8Array | undefined,
   ): Promise<NativeDefragmented>
+  /** The last call: disk bytes of what is not counted yet. */
+  defragmentSettle(ticket: number, handle: NativeHandle, prepared: NativeDefragment): Promise<NativeDiskBytes>
 
   // native/ops/properties.cpp
   compression(ticket: number, handle: NativeHandle, path: string): Promise<string | undefined>

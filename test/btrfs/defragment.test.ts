@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { linkSync, mkdirSync, readFileSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -9,6 +10,7 @@ import { native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { checksum, compsizeBytes, logLines } from '../helpers/files.js'
+import { openFiles } from '../helpers/open-files.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 const BLOCK = 4096
@@ -18,7 +20,7 @@ describe.skipIf(cannotMount)('defragment()', () => {
   let fs: KernelFilesystem
   const at = (path: string) => join(volume.path, path)
   beforeEach(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
+    volume = makeVolume({ devicesMiB: [512] })
     fs = await openFilesystem(volume.path)
   })
   afterEach(async () => {
@@ -111,11 +113,11 @@ describe.skipIf(cannotMount)('defragment()', () => {
 
   it('leaves alone what a snapshot or a clone has too, to the block', async () => {
     const content = await fragmented('file', 128)
-    // A clone of the middle.
-    writeFileSync(at('clone'), '')
-    await fs.clone('file', 'clone', { sourceOffset: 32 * BLOCK, lengthBytes: 64 * BLOCK })
     await fs.sync()
     const used = (await fs.measure()).dataUsedBytes
+    // A clone of the middle, not committed yet.
+    writeFileSync(at('clone'), '')
+    await fs.clone('file', 'clone', { sourceOffset: 32 * BLOCK, lengthBytes: 64 * BLOCK })
     const result = await fs.defragment('file').result
     expect(result).toMatchObject({ rewrittenFiles: 1, rewrittenBytes: 64 * BLOCK })
     expect(result.skipped).toEqual([{ reason: 'SHARED', files: 1, bytes: 64 * BLOCK, example: at('file') }])
@@ -178,7 +180,37 @@ describe.skipIf(cannotMount)('defragment()', () => {
     await expect(fs.defragment('tree/nocow').result).resolves.toMatchObject({ skipped: [], rewrittenFiles: 1 })
   })
 
-  it.each([1, 2, 3])('cancel, abort and close() at random moments leave all content, seed %i', async (seed) => {
+  it('counts what many small files take on disk, and keeps none of them open', async () => {
+    mkdirSync(at('tree'))
+    const content = logLines(20_000)
+    for (let i = 0; i < 200; i++) writeFileSync(at(`tree/${i}`), content)
+    await fs.sync()
+    const before = compsizeBytes(at('tree'))
+    const seen: DefragmentProgress[] = []
+    const work = fs.defragment('tree', { recursive: true, compress: 'zstd', intervalMs: 1 })
+    for await (const progress of work) seen.push(progress)
+    const result = await work.result
+    await fs.sync()
+    const after = compsizeBytes(at('tree'))
+    expect(result).toMatchObject({ files: 200, diskBytesBefore: before, diskBytesAfter: after })
+    expect(after).toBeLessThan(before)
+    for (const { diskBytesBefore = 0, diskBytesAfter = 0, files } of seen) {
+      expect(diskBytesBefore).toBeLessThanOrEqual((files + 1) * (before / 200))
+      expect(diskBytesAfter).toBeLessThanOrEqual(diskBytesBefore)
+    }
+    const other = await openFilesystem(volume.path)
+    const again = other.defragment('tree', { recursive: true, compress: 'zlib', skipCompressed: false, intervalMs: 1 })
+    for await (const { files } of again) if (files > 10) break
+    await other.close()
+    const error = await again.result.catch((error) => error)
+    expect(error).toMatchObject({ code: 'ECANCELED' })
+    // What was done is measured all the same, and the file that it was about to begin.
+    const { rewrittenFiles, diskBytesBefore } = (error as { progress: DefragmentProgress }).progress
+    expect([rewrittenFiles, rewrittenFiles + 1]).toContain(diskBytesBefore! / (after / 200))
+    expect(openFiles().filter((path) => path.startsWith(at('tree')))).toEqual([])
+  })
+
+  it.each([1, 2])('cancel, abort and close() at random moments leave all content, seed %i', async (seed) => {
     const random = createRandom(seed)
     const sums = new Map<string, string>()
     mkdirSync(at('tree'))
@@ -216,6 +248,23 @@ describe.skipIf(cannotMount)('defragment()', () => {
     expect(run('btrfs', 'scrub', 'start', '-B', volume.path)).toMatch(/no errors found/)
     const whole = await fs.defragment('tree', { recursive: true, compress: 'zstd' }).result
     expect(whole).toMatchObject({ files: 12, totalFiles: 12 })
+  })
+
+  it('ends where there is no space, with what was done, and nothing is lost', async () => {
+    const sums = new Map<string, string>()
+    mkdirSync(at('tree'))
+    for (let i = 0; i < 4; i++) {
+      await fragmented(`tree/${i}`, 32)
+      sums.set(`tree/${i}`, checksum(at(`tree/${i}`)))
+    }
+    await fs.sync()
+    spawnSync('dd', ['if=/dev/zero', `of=${at('filler')}`, 'bs=1M'])
+    spawnSync('sh', ['-c', `cat /dev/zero > ${at('filler2')}`])
+    await fs.sync()
+    const error = await fs.defragment('tree', { recursive: true }).result.catch((error) => error)
+    expect(error).toMatchObject({ code: 'ENOSPC', progress: { totalFiles: 4 } })
+    expect((error as { progress: DefragmentProgress }).progress.files).toBeLessThan(4)
+    for (const [name, sum] of sums) expect(checksum(at(name))).toBe(sum)
   })
 
   it('bad input: what is wrong is said', async () => {

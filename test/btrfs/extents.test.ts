@@ -189,7 +189,7 @@ describe.skipIf(cannotMount)('extents()', () => {
     await fs.sync()
     const script = fileURLToPath(new URL('../helpers/extents-as-nobody.ts', import.meta.url))
     const ran = spawnSync(process.execPath, ['--import', 'tsx', script, volume.path], { encoding: 'utf8' })
-    expect(ran.stderr).toBe('')
+    expect(ran.status, ran.stderr).toBe(0)
     const result = JSON.parse(ran.stdout)
     const denied = (code: string, hint = expect.any(String)) => ({ code, hint })
     const root = expect.stringContaining('root')

@@ -72,6 +72,10 @@ for (const layout of LAYOUTS) {
   record('quota', volume.path)
   for (const file of ['sub/inline', 'sub/directory/file', 'sub/cloned', 'sub/reserved', 'sub/inner/compressed'])
     record('extents', at(file), 0, 2 ** 40, Number(run('stat', '-c', '%i', at(file))))
+  for (const file of ['sub/directory/file', 'sub/inner/compressed', 'sub/reserved']) {
+    record('defragment', at(file), 0, 2 ** 40, 1, 1, 400_000)
+    record('defragment', at(file), 4096, 65_536, 0, 0, 400_000)
+  }
   record('fragmentation', volume.path)
   record('space', volume.path)
   keep('text', readFileSync('/proc/self/mountinfo'))

@@ -7,6 +7,7 @@
 
 #include "block_groups.h"
 #include "chunks.h"
+#include "defragment.h"
 #include "directories.h"
 #include "extents.h"
 #include "fragmentation.h"
@@ -126,6 +127,23 @@ void extents() {
   uint64_t inode = parameter();
   diskBytes(fd.get(), inode);
   compressible(fd.get(), inode);
+}
+
+void defragment() {
+  ScopedFd fd(descriptor());
+  DefragmentRequest request;
+  request.start = parameter();
+  request.length = parameter();
+  request.skipShared = parameterFlag();
+  request.skipCompressed = parameterFlag();
+  const Range range = rangeOf(request, parameter());
+  require(range.start <= range.end);
+  const uint64_t length = range.end - range.start;
+  request.slice = 1 + length / 16;
+  std::atomic<uint64_t> done{0};
+  Defragmented out;
+  btrmind::defragment(fd.get(), range, request, kGoOn, done, out);
+  require(out.given <= length && done <= length && (out.code != 0 || done == length));
 }
 
 void fragmentation() {

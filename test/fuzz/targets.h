@@ -16,16 +16,20 @@ void chunks();
 void blockGroups();
 void quota();
 void extents();
+void defragment();
 void fragmentation();
 void space();
 void text();
 void lzoSize();
 
 constexpr Target kTargets[] = {
-    {"answer", answer}, {"scan", scan},       {"subvolumes", subvolumes},
-    {"users", users},   {"chunks", chunks},   {"block-groups", blockGroups},
-    {"quota", quota},   {"extents", extents}, {"fragmentation", fragmentation},
-    {"space", space},   {"text", text},       {"lzo-size", lzoSize},
+    {"answer", answer},         {"scan", scan},
+    {"subvolumes", subvolumes}, {"users", users},
+    {"chunks", chunks},         {"block-groups", blockGroups},
+    {"defragment", defragment}, {"quota", quota},
+    {"extents", extents},       {"fragmentation", fragmentation},
+    {"space", space},           {"text", text},
+    {"lzo-size", lzoSize},
 };
 
 }  // namespace fuzz

@@ -70,8 +70,8 @@ int defragmentRange(int fd, const DefragmentRequest& request, uint64_t start, ui
 void defragment(int fd, Range range, const DefragmentRequest& request, const Cancelled& cancelled,
                 std::atomic<uint64_t>& done, Defragmented& out) {
   std::vector<Range> ranges;
-  for (uint64_t start = range.start; start < range.end; start += request.slice) {
-    Range slice{start, std::min(start + request.slice, range.end)};
+  for (Range slice{range.start, range.start}; slice.end < range.end;) {
+    slice = {slice.end, slice.end + std::min(request.slice, range.end - slice.end)};
     ranges.clear();
     out.code = eligible(fd, slice, request, cancelled, ranges, out);
     for (size_t i = 0; i < ranges.size() && out.code == 0; i++) {

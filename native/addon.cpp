@@ -21,6 +21,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineExtents(env, exports);
   btrmind::defineProperties(env, exports);
   btrmind::defineFiles(env, exports);
+  btrmind::defineTally(env, exports);
   btrmind::defineWalk(env, exports);
   btrmind::defineSubvolume(env, exports);
   btrmind::defineSubvolumeList(env, exports);

@@ -153,7 +153,8 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
       const bool isLast = i + 1 == inodes_.size();
       size_t lastName = isLast ? names_.size() : inodes_[i + 1].firstName;
       // Of the one that goes on only what it has so far is added up, all of which stands behind its names.
-      if (options_.tally) tally(inodes_[i], lastName, isLast ? pieces_.size() : inodes_[i + 1].firstPiece, i < whole);
+      if (options_.tally)
+        tally(inodes_[i], lastName, isLast ? pieces_.size() : inodes_[i + 1].firstPiece, i < whole, cancelled);
       if (i < whole && !options_.tally) finish(inodes_[i], lastName, batch, cancelled);
     }
     pieces_.clear();
@@ -289,7 +290,7 @@ bool Scan::isBelow(size_t firstName, size_t lastName) {
   return false;
 }
 
-void Scan::tally(const Inode& inode, size_t lastName, size_t lastPiece, bool done) {
+void Scan::tally(const Inode& inode, size_t lastName, size_t lastPiece, bool done, const Cancelled& cancelled) {
   if (inode.firstPiece == lastPiece && !done) return;
   // Of a whole subvolume only what has no name is not below: deleted, and open still.
   const bool whole = top_ == BTRFS_FIRST_FREE_OBJECTID && inode.links > 0;
@@ -298,14 +299,38 @@ void Scan::tally(const Inode& inode, size_t lastName, size_t lastPiece, bool don
   if (isFile) options_.tally->add(pieces_.data() + inode.firstPiece, lastPiece - inode.firstPiece);
   if (!done) return;
   options_.tally->addInode(isFile, inode.references, inode.breaks, inode.row[kInode], inode.row[kSize], [&] {
-    std::string path;
-    for (size_t i = inode.firstName; i < lastName && path.empty(); i++) {
-      const Directories::Place& place = directories_.find(0, names_[i].parent);
-      if (place.is == Directories::Is::below)
-        path = options_.prefix + place.path + text_.substr(names_[i].offset, names_[i].length);
-    }
-    return path;
+    auto [directory, name] = firstPath(inode.firstName, lastName);
+    return directory + name;
   });
+  if (isFile && options_.sharing) measure(inode, lastName, cancelled);
+}
+
+// Of the names that are below, the first.
+std::pair<std::string, std::string> Scan::firstPath(size_t firstName, size_t lastName) {
+  for (size_t i = firstName; i < lastName; i++) {
+    const Directories::Place& place = directories_.find(0, names_[i].parent);
+    if (place.is == Directories::Is::below)
+      return {options_.prefix + place.path, text_.substr(names_[i].offset, names_[i].length)};
+  }
+  return {options_.prefix, {}};
+}
+
+void Scan::measure(const Inode& inode, size_t lastName, const Cancelled& cancelled) {
+  Usage usage;
+  if (inode.references > 0) {
+    ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
+    if (fd.get() < 0) return;  // deleted meanwhile
+    forEachExtent(fd.get(), 0, kMax, true, cancelled, [&](const fiemap_extent& extent) {
+      if (extent.fe_flags & (FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN)) return true;
+      usage.bytes += extent.fe_length;
+      if ((extent.fe_flags & FIEMAP_EXTENT_SHARED) == 0) return true;
+      usage.shared += extent.fe_length;
+      usage.extents.push_back({extent.fe_physical, extent.fe_length, (extent.fe_flags & FIEMAP_EXTENT_ENCODED) != 0});
+      return true;
+    });
+  }
+  std::string directory = options_.tally->depth > 0 ? firstPath(inode.firstName, lastName).first : "";
+  options_.tally->addUsage(usage, directory);
 }
 
 // Items of one inode that a search by generation may have left out.

@@ -57,7 +57,9 @@ class Scan final : public Files {
   void begin(const Item& item);
   void addNames(const Item& item);
   void addExtent(Inode& inode, const Item& item);
-  void tally(const Inode& inode, size_t lastName, size_t lastPiece, bool done);
+  void tally(const Inode& inode, size_t lastName, size_t lastPiece, bool done, const Cancelled& cancelled);
+  void measure(const Inode& inode, size_t lastName, const Cancelled& cancelled);
+  std::pair<std::string, std::string> firstPath(size_t firstName, size_t lastName);
   bool isBelow(size_t firstName, size_t lastName);
   uint64_t following();
   void finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled);

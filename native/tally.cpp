@@ -42,9 +42,35 @@ void Tally::keep(Broken broken) {
   worst_.pop_back();
 }
 
+void Tally::addUsage(const Usage& usage, const std::string& directory) {
+  const auto used = static_cast<double>(usage.bytes), exclusive = static_cast<double>(usage.bytes - usage.shared);
+  std::lock_guard<std::mutex> lock(mutex_);
+  sums_.used += used;
+  sums_.exclusive += exclusive;
+  for (const Usage::Shared& extent : usage.extents) {
+    // A compressed extent takes less than it holds: its neighbour on disk begins before its logical end.
+    if (!extent.compressed) sums_.shared += static_cast<double>(shared_.add(extent.address, extent.bytes));
+    if (extent.compressed && sharedCompressed_.add(extent.address)) sums_.shared += static_cast<double>(extent.bytes);
+  }
+  size_t end = 0;
+  for (size_t level = 0; level < depth; level++) {
+    end = directory.find('/', end);
+    if (end == std::string::npos) break;
+    Directory& sums = directories_[directory.substr(0, end++)];
+    sums.files++;
+    sums.used += used;
+    sums.exclusive += exclusive;
+  }
+}
+
+Tally::Sums Tally::sums() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return sums_;
+}
+
 Tally::Figures Tally::read() {
   std::lock_guard<std::mutex> lock(mutex_);
-  Figures figures{sums_, worst_};
+  Figures figures{sums_, worst_, directories_};
   std::sort_heap(figures.worst.begin(), figures.worst.end());
   return figures;
 }

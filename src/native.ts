@@ -34,16 +34,10 @@ export type NativeFileCursor = { readonly __files: unique symbol }
 /** What several scans add up; opaque. */
 export type NativeTally = { readonly __tally: unique symbol }
 
-export interface NativeTallyFigures {
-  /**
-   * Inodes, files, extents, references to them, inline ones, breaks, files with breaks; then of each kind (none, zlib,
-   * lzo, zstd, preallocated, unknown) the bytes on disk, uncompressed, referenced.
-   */
-  sums: Float64Array
-  /** Files by the number of runs on disk: 1, 2, 3–4, 5–8 … */
-  runs: Float64Array
-  /** Most breaks first: breaks, inode, size of each, and the paths. */
-  worst: Float64Array
+/** Rows of numbers, and a path for each. */
+export interface NativeNamed {
+  numbers: Float64Array
+  /** One after the other, and where each ends. */
   paths: Uint8Array
   ends: Uint32Array
 }
@@ -184,9 +178,16 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
   ): Promise<NativeFileCursor>
   /** Before the first batch, or after one that was done. */
   scanRange(cursor: NativeFileCursor, first: number, last: number): void
-  /** `most`: of the files with most breaks, up to 1,000. */
-  tallyOpen(most: number): NativeTally
-  tallyRead(tally: NativeTally): NativeTallyFigures
+  /** `most`: of the files with most breaks, up to 1,000. `depth`: how far down directories have sums of their own. */
+  tallyOpen(most: number, depth: number): NativeTally
+  /**
+   * Inodes, files, extents, references to them, inline ones, breaks, files with breaks, bytes used, exclusive, shared;
+   * then of each kind (none, zlib, lzo, zstd, preallocated, unknown) bytes on disk, uncompressed, referenced; then files
+   * by the number of runs on disk: 1, 2, 3–4, 5–8 …
+   */
+  tallySums(tally: NativeTally): Float64Array
+  /** Most breaks first: breaks, inode, size. Directories: files, bytes used, exclusive. */
+  tallyNames(tally: NativeTally): { worst: NativeNamed; directories: NativeNamed }
   filesNext(ticket: number, handle: NativeHandle, cursor: NativeFileCursor, rows: number): Promise<NativeFileBatch>
   filesClose(cursor: NativeFileCursor): void
 

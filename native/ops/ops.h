@@ -19,6 +19,7 @@ void defineEncoded(Napi::Env env, Napi::Object exports);
 void defineExtents(Napi::Env env, Napi::Object exports);
 void defineProperties(Napi::Env env, Napi::Object exports);
 void defineFiles(Napi::Env env, Napi::Object exports);
+void defineTally(Napi::Env env, Napi::Object exports);
 void defineWalk(Napi::Env env, Napi::Object exports);
 void defineSubvolume(Napi::Env env, Napi::Object exports);
 void defineSubvolumeList(Napi::Env env, Napi::Object exports);

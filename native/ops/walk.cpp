@@ -9,14 +9,13 @@
 #include "../scan.h"
 #include "files.h"
 #include "ops.h"
+#include "tally.h"
 
 namespace btrmind {
 
 namespace {
 
 constexpr napi_type_tag kCursorTag{0x6274726d696e642dULL, 0x77616c6b2d312020ULL};
-constexpr napi_type_tag kTallyTag{0x6274726d696e642dULL, 0x74616c6c792d3120ULL};
-constexpr size_t kMostWorst = 1000;
 
 struct Cursor {
   explicit Cursor(std::unique_ptr<Files> files) : files(std::move(files)) {}
@@ -71,7 +70,7 @@ Napi::Value scanOpen(const Args& args) {
   options.since = args.u64(4);
   options.extents = args.boolean(5);
   options.sharing = args.boolean(6);
-  if (!args.absent(7)) options.tally = unwrapShared<Tally>(args.env(), args[7], kTallyTag);
+  if (!args.absent(7)) options.tally = readTally(args, 7);
   if (!args.absent(8)) options.prefix = args.path(8);
   options.extents |= options.tally != nullptr;
   return quick(
@@ -94,41 +93,6 @@ Napi::Value scanRange(const Args& args) {
   scan->range(first, last);
   cursor->busy.clear();
   return args.env().Undefined();
-}
-
-// tallyOpen(most): `most` of the files that are scattered most; synchronous
-Napi::Value tallyOpen(const Args& args) {
-  size_t most = args.u64(0);
-  if (most > kMostWorst) throw Napi::RangeError::New(args.env(), "too many of the most scattered files");
-  return wrapShared(args.env(), std::make_shared<Tally>(most), kTallyTag);
-}
-
-// tallyRead(tally) → { sums, runs, worst, paths, ends }; synchronous
-Napi::Value tallyRead(const Args& args) {
-  Napi::Env env = args.env();
-  auto& tally = unwrapShared<Tally>(env, args[0], kTallyTag);
-  if (tally == nullptr) throw Failure{EBADF, nullptr, "read what was added up"};
-  Tally::Figures figures = tally->read();
-  const Tally::Sums& sums = figures.sums;
-  std::vector<double> numbers{sums.inodes,  sums.files,  sums.extents,    sums.references,
-                              sums.inlined, sums.breaks, sums.brokenFiles};
-  for (const Tally::Sums::Bytes& bytes : sums.kinds)
-    numbers.insert(numbers.end(), {bytes.disk, bytes.uncompressed, bytes.referenced});
-  std::vector<double> worst;
-  std::vector<uint32_t> ends;
-  std::string paths;
-  for (const Tally::Broken& broken : figures.worst) {
-    worst.insert(worst.end(), {broken.breaks, broken.inode, broken.sizeBytes});
-    paths += broken.path;
-    ends.push_back(static_cast<uint32_t>(paths.size()));
-  }
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("sums", copied<Napi::Float64Array>(env, numbers.data(), numbers.size()));
-  out.Set("runs", copied<Napi::Float64Array>(env, sums.runs.data(), sums.runs.size()));
-  out.Set("worst", copied<Napi::Float64Array>(env, worst.data(), worst.size()));
-  out.Set("paths", copied<Napi::Uint8Array>(env, paths.data(), paths.size()));
-  out.Set("ends", copied<Napi::Uint32Array>(env, ends.data(), ends.size()));
-  return out;
 }
 
 // filesNext(ticket, handle, cursor, rows) → { columns, paths, ends, skipped, done }
@@ -162,8 +126,6 @@ void defineWalk(Napi::Env env, Napi::Object exports) {
   define<walkOpen>(env, exports, "walkOpen");
   define<scanOpen>(env, exports, "scanOpen");
   define<scanRange>(env, exports, "scanRange");
-  define<tallyOpen>(env, exports, "tallyOpen");
-  define<tallyRead>(env, exports, "tallyRead");
   define<filesNext>(env, exports, "filesNext");
   define<filesClose>(env, exports, "filesClose");
 }

@@ -56,7 +56,14 @@ import {
 } from './quota.js'
 import { type ReclaimChanges, reclaimSettings, setReclaimSettings } from './reclaim.js'
 import { redundancy } from './redundancy.js'
-import { compression, type FragmentationOptions, fragmentation, type ReportOptions } from './reports.js'
+import {
+  compression,
+  type DiskUsageOptions,
+  du,
+  type FragmentationOptions,
+  fragmentation,
+  type ReportOptions,
+} from './reports.js'
 import { resizeDevice } from './resize.js'
 import { scan } from './scan.js'
 import { type ScrubOptions, scrub } from './scrub.js'
@@ -180,6 +187,9 @@ export class KernelFilesystem implements Filesystem {
   }
   compression(options?: ReportOptions) {
     return compression(this.#volume, options)
+  }
+  du(options?: DiskUsageOptions) {
+    return du(this.#volume, options)
   }
   fragmentation(options?: FragmentationOptions) {
     return fragmentation(this.#volume, options)

@@ -35,11 +35,15 @@ export type {
   AlgorithmBytes,
   CompressionBytes,
   CompressionReport,
+  DirectoryUsage,
+  DiskUsage,
+  DiskUsageOptions,
   FragmentationOptions,
   FragmentationReport,
   ReportOptions,
   ReportProgress,
   ScatteredFile,
+  UsedBytes,
 } from './reports.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
 export type { Feature, Features, TrimOptions } from './settings.js'

@@ -2,7 +2,7 @@
 import { join, relative } from 'node:path'
 import * as v from 'valibot'
 import { BtrfsError, check } from '../errors.js'
-import { type NativeTallyFigures, native } from '../native.js'
+import { type NativeNamed, type NativeTally, native } from '../native.js'
 import { directory, topOf } from './directory.js'
 import { LongOperation, type Operation } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
@@ -79,30 +79,37 @@ export interface CompressionReport extends CompressionBytes {
  * const { diskBytes, uncompressedBytes } = await fs.compression({ subvolume: 'home' }).result
  */
 export function compression(volume: Volume, options: ReportOptions = {}): Operation<ReportProgress, CompressionReport> {
-  return report(volume, 'compression', check('compression', reportOptions, options), 0, ({ sums }) => {
-    const algorithms = KINDS.map((algorithm, kind) => ({ algorithm, ...bytesOf(sums, kind) }))
-    const total = { diskBytes: 0, uncompressedBytes: 0, referencedBytes: 0 }
-    for (const { diskBytes, uncompressedBytes, referencedBytes } of algorithms) {
-      total.diskBytes += diskBytes
-      total.uncompressedBytes += uncompressedBytes
-      total.referencedBytes += referencedBytes
-    }
-    return {
-      files: sums[1]!,
-      extents: sums[2]!,
-      references: sums[3]!,
-      inlineExtents: sums[4]!,
-      ...total,
-      ratio: ratio(total.diskBytes, total.uncompressedBytes),
-      algorithms: algorithms.filter(({ referencedBytes, diskBytes }) => referencedBytes > 0 || diskBytes > 0),
-    }
-  })
+  const { consistent, ...checked } = check('compression', reportOptions, options)
+  return report(
+    volume,
+    'compression',
+    checked,
+    { consistent },
+    ({ sums, files, extents, references, inlineExtents }) => {
+      const algorithms = KINDS.map((algorithm, kind) => ({ algorithm, ...bytesOf(sums, kind) }))
+      const total = { diskBytes: 0, uncompressedBytes: 0, referencedBytes: 0 }
+      for (const { diskBytes, uncompressedBytes, referencedBytes } of algorithms) {
+        total.diskBytes += diskBytes
+        total.uncompressedBytes += uncompressedBytes
+        total.referencedBytes += referencedBytes
+      }
+      return {
+        files,
+        extents,
+        references,
+        inlineExtents,
+        ...total,
+        ratio: ratio(total.diskBytes, total.uncompressedBytes),
+        algorithms: algorithms.filter(({ referencedBytes, diskBytes }) => referencedBytes > 0 || diskBytes > 0),
+      }
+    },
+  )
 }
 
 const ratio = (part: number, whole: number) => (whole > 0 ? part / whole : undefined)
 
 function bytesOf(sums: Float64Array, kind: number): CompressionBytes {
-  const [diskBytes, uncompressedBytes, referencedBytes] = sums.subarray(7 + 3 * kind) as unknown as [
+  const [diskBytes, uncompressedBytes, referencedBytes] = sums.subarray(KINDS_AT + 3 * kind) as unknown as [
     number,
     number,
     number,
@@ -145,53 +152,138 @@ export function fragmentation(
   volume: Volume,
   options: FragmentationOptions = {},
 ): Operation<ReportProgress, FragmentationReport> {
-  const { worst, ...checked } = check('fragmentation', fragmentationOptions, options)
-  return report(volume, 'fragmentation', checked, worst, (figures) => {
-    const { sums, runs } = figures
-    const classes = [...runs].map((files, power) => ({
-      from: power < 2 ? power + 1 : 2 ** (power - 1) + 1,
-      to: 2 ** power,
-      files,
-    }))
+  const { worst, consistent, ...checked } = check('fragmentation', fragmentationOptions, options)
+  return report(volume, 'fragmentation', checked, { worst, consistent }, ({ sums, names, files, ...counts }) => {
+    const classes = [...sums.subarray(RUNS_AT)].map((files, power) => {
+      return { from: power < 2 ? power + 1 : 2 ** (power - 1) + 1, to: 2 ** power, files }
+    })
     return {
-      files: sums[1]!,
-      extents: sums[3]!,
-      breaks: sums[5]!,
-      ratio: ratio(sums[5]!, sums[3]!) ?? 0,
-      scatteredFiles: sums[6]!,
+      files,
+      extents: counts.references,
+      breaks: counts.breaks,
+      ratio: ratio(counts.breaks, counts.references) ?? 0,
+      scatteredFiles: counts.scatteredFiles,
       runs: classes.filter(({ files }) => files > 0),
-      worst: [...scattered(figures)],
+      worst: named(names.worst, 3, ([breaks, inode, sizeBytes]) => ({
+        inode: inode!,
+        sizeBytes: sizeBytes!,
+        breaks: breaks!,
+      })),
     }
   })
 }
 
-function* scattered({ worst, paths, ends }: NativeTallyFigures): Generator<ScatteredFile> {
-  for (let i = 0; i < ends.length; i++) {
-    const pathBytes = paths.slice(i === 0 ? 0 : ends[i - 1]!, ends[i]!)
-    const [breaks, inode, sizeBytes] = worst.subarray(3 * i) as unknown as [number, number, number]
-    yield { path: Buffer.from(pathBytes).toString(), pathBytes, inode, sizeBytes, breaks }
-  }
+export interface DiskUsageOptions extends Omit<ReportOptions, 'consistent'> {
+  /** Sums of their own for directories so far down. Default 0: none. */
+  readonly depth?: number | undefined
+}
+const diskUsageOptions = v.strictObject({
+  ...reportOptions.entries,
+  consistent: v.optional(v.undefined('nothing: every extent would be shared with the snapshot')),
+  depth: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_536)), 0),
+})
+/** Logical bytes: before compression, without holes and inline data. */
+export interface UsedBytes {
+  readonly files: number
+  readonly totalBytes: number
+  /** In extents that nothing else refers to: neither a snapshot nor another file, also none of the same tree. */
+  readonly exclusiveBytes: number
+}
+export interface DirectoryUsage extends UsedBytes {
+  /** Relative to what the report is of. */
+  readonly path: string
+  readonly pathBytes: Uint8Array
+}
+export interface DiskUsage extends UsedBytes {
+  /** Of what is shared, with whatever, each extent once. */
+  readonly setSharedBytes: number
+  /** With all that is below each; the largest first. */
+  readonly directories: readonly DirectoryUsage[]
+}
+
+/**
+ * What the files of a tree take, and how much of it is theirs alone: the figures of `btrfs filesystem du`, by directory
+ * where asked; a file with several names once, at its first. (Of compressed extents that are shared each piece counts with
+ * its own length; btrfs-progs merges them by a place on disk that they do not fill.) TREE_SEARCH_V2, FIEMAP of each file
+ * with extents · CAP_SYS_ADMIN · long: some 10 s a million files.
+ * @returns an operation, as `compression()`
+ * @throws BtrmindError BTRMIND_ERR_OPTION
+ * @example
+ * const { exclusiveBytes, directories } = await fs.du({ subvolume: 'home', depth: 1 }).result
+ */
+export function du(volume: Volume, options: DiskUsageOptions = {}): Operation<ReportProgress, DiskUsage> {
+  const { depth, ...checked } = check('du', diskUsageOptions, options)
+  return report(volume, 'du', checked, { depth, sharing: true }, ({ files, names, ...bytes }) => ({
+    files,
+    totalBytes: bytes.totalBytes,
+    exclusiveBytes: bytes.exclusiveBytes,
+    setSharedBytes: bytes.setSharedBytes,
+    directories: named(names.directories, 3, ([files, totalBytes, exclusiveBytes]) => ({
+      files: files!,
+      totalBytes: totalBytes!,
+      exclusiveBytes: exclusiveBytes!,
+    })).sort((a, b) => b.totalBytes - a.totalBytes),
+  }))
+}
+
+function named<Row>({ numbers, paths, ends }: NativeNamed, width: number, row: (numbers: Float64Array) => Row) {
+  return Array.from(ends, (end, i) => {
+    const pathBytes = paths.slice(i === 0 ? 0 : ends[i - 1]!, end)
+    const path = Buffer.from(pathBytes).toString()
+    return { path, pathBytes, ...row(numbers.subarray(width * i, width * (i + 1))) }
+  })
+}
+
+/** In what tallySums() gives. */
+const COUNTS = [
+  'inodes',
+  'files',
+  'extents',
+  'references',
+  'inlineExtents',
+  'breaks',
+  'scatteredFiles',
+  'totalBytes',
+  'exclusiveBytes',
+  'setSharedBytes',
+] as const
+const KINDS_AT = COUNTS.length
+const RUNS_AT = KINDS_AT + 3 * KINDS.length
+
+function figures(tally: NativeTally) {
+  const sums = native.tallySums(tally)
+  const counts = Object.fromEntries(COUNTS.map((name, i) => [name, sums[i]!])) as Record<
+    (typeof COUNTS)[number],
+    number
+  >
+  return { ...counts, sums }
 }
 
 function report<Report>(
   volume: Volume,
   operation: string,
-  options: v.InferOutput<typeof reportOptions>,
-  worst: number,
-  result: (figures: NativeTallyFigures) => Report,
+  options: Omit<v.InferOutput<typeof reportOptions>, 'consistent'>,
+  what: {
+    readonly worst?: number
+    readonly depth?: number
+    readonly sharing?: boolean
+    readonly consistent?: boolean
+  },
+  result: (all: ReturnType<typeof figures> & { readonly names: ReturnType<typeof native.tallyNames> }) => Report,
 ): Operation<ReportProgress, Report> {
-  const { subvolume, nested, consistent, signal, intervalMs } = options
-  const tally = native.tallyOpen(worst)
+  const { subvolume, nested, signal, intervalMs } = options
+  const { worst = 0, depth = 0, sharing, consistent } = what
+  const tally = native.tallyOpen(worst, depth)
   let subvolumes = 0
   const now = (): ReportProgress => {
-    const { sums } = native.tallyRead(tally)
-    return { subvolumes, inodes: sums[0]!, files: sums[1]! }
+    const { inodes, files } = figures(tally)
+    return { subvolumes, inodes, files }
   }
   const work = async (stop: AbortSignal) => {
     const top = await directory(volume, volume.resolve(subvolume), { signal: stop })
     const scan = async (path: string) => {
       const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
-      const checked = checkScan({ subvolume: path, consistent, signal: stop })
+      const checked = checkScan({ subvolume: path, consistent, sharing, signal: stop })
       await scanTree(volume, checked, { operation, tally, prefix }).next() // there are no batches
       stop.throwIfAborted()
       subvolumes++
@@ -214,7 +306,7 @@ function report<Report>(
           { path: volume.path },
         )
       }
-      return result(native.tallyRead(tally))
+      return result({ ...figures(tally), names: native.tallyNames(tally) })
     },
     progress: async () => now(),
     signal,

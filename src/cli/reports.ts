@@ -1,5 +1,5 @@
 import { openFilesystem } from '../btrfs/filesystem.js'
-import type { CompressionBytes, ReportOptions, ReportProgress } from '../btrfs/reports.js'
+import type { CompressionBytes, ReportOptions, ReportProgress, UsedBytes } from '../btrfs/reports.js'
 import { formatBytes } from '../units.js'
 import { follow } from './follow.js'
 import { type Io, printJson, table } from './output.js'
@@ -33,6 +33,19 @@ export async function compression(io: Io, path: string, command: ReportCommand):
   io.stdout.write(table(['algorithm', 'ratio', 'on disk', 'uncompressed', 'referenced'], rows, [1, 2, 3, 4]))
   const { files, extents, references, inlineExtents } = report
   io.stdout.write(`\n${files} files: ${extents} extents, ${references} references to them, ${inlineExtents} inline\n`)
+}
+
+export async function du(io: Io, path: string, command: ReportCommand & { readonly depth: number }): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  const { depth, nested } = command
+  const report = await follow(io, fs.du({ depth, nested, signal: io.signal }), line, command)
+  if (command.json) return printJson(io, report)
+  const row = ({ totalBytes, exclusiveBytes, files }: UsedBytes, name: string) => {
+    return [formatBytes(totalBytes), formatBytes(exclusiveBytes), String(files), name]
+  }
+  const rows = [...report.directories.map((directory) => row(directory, directory.path)), row(report, path)]
+  io.stdout.write(table(['total', 'exclusive', 'files', 'path'], rows, [0, 1, 2]))
+  io.stdout.write(`\n${formatBytes(report.setSharedBytes)} of it shared, each extent counted once\n`)
 }
 
 export async function fragmentation(io: Io, path: string, command: ReportCommand & { readonly worst: number }) {

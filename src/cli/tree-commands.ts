@@ -17,6 +17,15 @@ export function addTreeCommands(root: Command, io: Io): void {
     .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
 
   root
+    .command('du')
+    .description('what the files of a tree take, and how much of it nothing else shares')
+    .argument('<path>', 'a subvolume, or a directory in one')
+    .option('--depth <n>', 'sums of their own for directories so far down', whole(0, 65_536), 1)
+    .option('--nested', 'also the subvolumes in it')
+    .option('--json', 'one JSON document')
+    .action(async (path: string, options) => (await import('./reports.js')).du(io, path, options))
+
+  root
     .command('fragmentation')
     .description('how scattered the files of a tree are on disk, and which most')
     .argument('<path>', 'a subvolume, or a directory in one')

@@ -8,13 +8,12 @@ import { createRandom, type Random } from '../../src/random.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 /** Files in every state an extent can be in. */
-function randomTree(root: string, random: Random, files: number): void {
+function randomTree(root: string, random: Random, files: number, algorithms = ['zlib', 'lzo', 'zstd', 'none']): void {
   const whole = (below: number) => Math.floor(random.next() * below)
   const noise = Buffer.alloc(1 << 20)
   for (let i = 0; i < noise.length; i++) noise[i] = whole(256)
   const content = (bytes: number) =>
     random.next() < 0.5 ? noise.subarray(0, bytes) : Buffer.alloc(bytes, `text that repeats ${whole(10)} `)
-  const algorithms = ['zlib', 'lzo', 'zstd', 'none']
   const made: string[] = []
   for (const [index, algorithm] of algorithms.entries()) {
     const directory = join(root, `d${index}`, 'below')
@@ -107,7 +106,7 @@ function dumped(device: string, subvolume: number): Map<number, { references: nu
   return files
 }
 
-describe.skipIf(cannotMount)('compression(), fragmentation()', () => {
+describe.skipIf(cannotMount)('compression(), fragmentation(), du()', () => {
   let volume: TestVolume
   let fs: KernelFilesystem
   const at = (...names: string[]) => join(volume.path, ...names)
@@ -159,6 +158,80 @@ describe.skipIf(cannotMount)('compression(), fragmentation()', () => {
         expect(run('stat', '-c', '%i', at(name, path)).trim()).toBe(String(inode))
     },
   )
+
+  /** Total, exclusive, set shared of each, as btrfs-progs has them. */
+  const progs = (...paths: string[]) =>
+    run('btrfs', 'filesystem', 'du', '-s', '--raw', ...paths)
+      .trim()
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().split(/ +/).slice(0, 3).map(Number))
+
+  it.each([1, 2, 3])('du of random tree %i beside a snapshot: what btrfs filesystem du says', async (seed) => {
+    const name = `random${seed}`
+    await fs.snapshot(name, `${name}-snapshot`)
+    const random = createRandom(100 + seed)
+    for (let i = 0; i < 40; i++) {
+      const path = at(name, `d${Math.floor(random.next() * 4)}`, 'below', `file ${Math.floor(random.next() * 40)}`)
+      const fd = openSync(path, 'r+')
+      writeSync(
+        fd,
+        Buffer.alloc(1 + Math.floor(random.next() * 100_000), i),
+        0,
+        undefined,
+        Math.floor(random.next() * 5e5),
+      )
+      closeSync(fd)
+    }
+    linkSync(at(name, 'd0/below/file 1'), at(name, 'd1/another'))
+    await fs.sync()
+    const whole = await fs.du({ subvolume: name, depth: 2 }).result
+    expect([whole.totalBytes, whole.exclusiveBytes]).toEqual(progs(at(name))[0]!.slice(0, 2))
+    expect(whole.exclusiveBytes).toBeGreaterThan(0)
+    expect(whole.setSharedBytes).toBeGreaterThan(0)
+    expect(whole.files).toBe(160)
+    const paths = whole.directories.map(({ path }) => path)
+    expect([...paths].sort()).toEqual([0, 1, 2, 3].flatMap((d) => [`d${d}`, `d${d}/below`]))
+    for (const { path, totalBytes, exclusiveBytes } of whole.directories) {
+      // The file with two names counts where the first of them is.
+      if (path === 'd1') continue
+      expect([path, totalBytes, exclusiveBytes]).toEqual([path, ...progs(at(name, path))[0]!.slice(0, 2)])
+    }
+    expect(whole.directories.map(({ totalBytes }) => totalBytes)).toEqual(
+      whole.directories.map(({ totalBytes }) => totalBytes).sort((a, b) => b - a),
+    )
+  })
+
+  it.each([1, 2, 3])('du of uncompressed random tree %i: also what is shared, to the byte', async (seed) => {
+    const name = `plain${seed}`
+    await fs.createSubvolume(name)
+    randomTree(at(name), createRandom(200 + seed), 100, ['none', 'none'])
+    const same = async (subvolume: string) => {
+      const report = await fs.du({ subvolume }).result
+      const { totalBytes, exclusiveBytes, setSharedBytes, directories } = report
+      expect([totalBytes, exclusiveBytes, setSharedBytes]).toEqual(progs(at(subvolume))[0])
+      expect(directories).toEqual([])
+      return report
+    }
+    const before = await same(name)
+    expect(before.exclusiveBytes).toBeGreaterThan(before.setSharedBytes)
+    await fs.snapshot(name, `${name}/d0/inner`)
+    await same(`${name}/d1`)
+    const both = await fs.du({ subvolume: name, nested: true, depth: 1 }).result
+    expect([both.totalBytes, both.exclusiveBytes, both.setSharedBytes]).toEqual(progs(at(name))[0])
+    expect(both.totalBytes).toBe(2 * before.totalBytes)
+    expect(both.directories.reduce((sum, { totalBytes }) => sum + totalBytes, 0)).toBe(both.totalBytes)
+  })
+
+  it('du counts a compressed extent that is shared once, with what it holds', async () => {
+    await fs.createSubvolume('squeezed')
+    run('btrfs', 'property', 'set', at('squeezed'), 'compression', 'zstd')
+    writeFileSync(at('squeezed/file'), Buffer.alloc(3 << 20, 'again and '))
+    await fs.sync()
+    run('cp', '--reflink=always', at('squeezed/file'), at('squeezed/copy'))
+    const report = await fs.du({ subvolume: 'squeezed' }).result
+    expect(report).toMatchObject({ totalBytes: 6 << 20, exclusiveBytes: 0, setSharedBytes: 3 << 20 })
+  })
 
   it('with nested subvolumes, and snapshots whose extents count once', async () => {
     await fs.createSubvolume('outer')
@@ -264,6 +337,8 @@ describe.skipIf(cannotMount)('compression(), fragmentation()', () => {
   it('bad input: what is wrong is said', async () => {
     expect(() => fs.compression({ subvolumes: 'x' } as never)).toThrow(/subvolumes/)
     expect(() => fs.fragmentation({ worst: 1001 })).toThrow(/worst.*1001|1001.*worst/)
+    expect(() => fs.du({ consistent: true } as never)).toThrow(/consistent/)
+    expect(() => fs.du({ depth: -1 })).toThrow(/depth.*-1/)
     await expect(fs.compression({ subvolume: 'not there' }).result).rejects.toMatchObject({ code: 'ENOENT' })
     await expect(fs.compression({ subvolume: '/proc' }).result).rejects.toThrow(/'\/proc'/)
   })

@@ -47,6 +47,32 @@ describe.skipIf(cannotMount)('tools', () => {
     expect((await btrmind(['scan', '/proc'])).code).toBe(1)
   })
 
+  it('compression, fragmentation, du, changed, inactive: for people, and as the library gives them', async () => {
+    const json = async (...argv: string[]) => JSON.parse((await btrmind([...argv, '--json'])).out)
+    expect(await json('compression', 'report', volume.path)).toEqual(
+      JSON.parse(JSON.stringify(await fs.compression().result)),
+    )
+    const compression = await btrmind(['compression', 'report', volume.path], { isTTY: true })
+    expect(compression.out).toMatch(/^all +100 % +3\.00 MiB +3\.00 MiB +3\.00 MiB$/m)
+    expect(compression.err).toMatch(/files and directories/) // and is wiped
+    expect(compression.err.endsWith('\u001b[K')).toBe(true)
+    expect(await json('fragmentation', volume.path)).toMatchObject({ files: 2, worst: [] })
+    expect((await btrmind(['fragmentation', volume.path])).out).toMatch(/^2 files, \d+ extents/)
+    expect(await json('du', volume.path)).toMatchObject({ files: 2, totalBytes: 3 << 20, exclusiveBytes: 3 << 20 })
+    const du = await btrmind(['du', volume.path])
+    expect(du.out).toMatch(/^3\.00 MiB +3\.00 MiB +2 +\//m)
+    const changed = await btrmind(['changed', volume.path, '--since', '0'])
+    expect(changed.out.trimEnd().split('\n').sort()).toEqual(['.', 'dir', 'dir/big', 'linked', 'small'])
+    const nul = await btrmind(['inactive', volume.path, '--days', '0', '--null'])
+    expect(nul.out.split('\0').filter(Boolean)).toHaveLength(2)
+    expect((await btrmind(['inactive', volume.path, '--days', '1'])).out).toBe('')
+    expect(await btrmind(['changed', volume.path])).toMatchObject({ code: 2, err: expect.stringContaining('--since') })
+    expect(await btrmind(['changed', volume.path, '--since', 'nowhere'])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('nowhere'),
+    })
+  })
+
   it('scrub: sound is 0, and what is bad is said, repaired, and 1 until it is', async () => {
     expect(await btrmind(['scrub', volume.path, '--read-only'])).toMatchObject({ code: 0, err: '' })
     const image = volume.images[0]!

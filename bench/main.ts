@@ -8,6 +8,7 @@ const PARTS: Record<string, { title: string; volume: boolean; load: () => Promis
   usage: { title: 'usage()', volume: true, load: () => import('./usage.js') },
   subvolumes: { title: 'subvolumes', volume: true, load: () => import('./subvolumes.js') },
   trees: { title: 'large trees', volume: true, load: () => import('./trees.js') },
+  progress: { title: 'progress of long work', volume: true, load: () => import('./progress.js') },
   loop: { title: 'monitor to action', volume: true, load: () => import('./loop.js') },
   agent: { title: 'network', volume: false, load: async () => ({ rows: (await import('./agent.js')).agentRows }) },
 }

@@ -2,6 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { list, number, position, whole } from './arguments.js'
+import { addBalanceCommands } from './balance-commands.js'
+import { addDeviceCommands } from './device-commands.js'
 import { addExtentsCommands } from './extents-commands.js'
 import type { Io } from './output.js'
 import { addTreeCommands } from './tree-commands.js'
@@ -67,7 +69,10 @@ export function program(io: Io, exit: (code: number) => void): Command {
       if (!sound) exit(EXIT.failed)
     })
 
-  addExtentsCommands(root, io, () => exit(EXIT.failed))
+  const failed = () => exit(EXIT.failed)
+  addExtentsCommands(root, io, failed)
+  addBalanceCommands(root, io, failed)
+  addDeviceCommands(root, io, failed)
 
   root
     .command('quota')

@@ -1,0 +1,54 @@
+import type { ReclaimProgress, ReclaimResult } from '../btrfs/balance-reclaim.js'
+import { openFilesystem } from '../btrfs/filesystem.js'
+import { formatBytes } from '../units.js'
+import { type Io, printJson } from './output.js'
+
+export interface ReclaimCommand {
+  readonly json?: boolean
+  readonly target?: number
+  readonly max?: number
+  readonly usage?: number
+}
+
+const WHY: Readonly<Record<ReclaimResult['stopped'], string>> = {
+  target: 'so much is unallocated now',
+  limit: 'as many as were asked for',
+  'none left': 'no other one is used so little',
+  'no room': 'what is in the next one fits nowhere',
+  'no gain': 'moving further ones would give nothing back',
+  stuck: 'the kernel leaves the next one where it is (a swap file?)',
+}
+
+export async function reclaim(io: Io, path: string, { json, target, max, usage }: ReclaimCommand): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  // Without a bound, as far as it gains anything.
+  const maxUsagePercent = usage ?? (target === undefined && max === undefined ? 100 : undefined)
+  const limits = { targetUnallocatedBytes: target, maxBlockGroups: max, maxUsagePercent }
+  const operation = fs.reclaimDataBlockGroups({ ...limits, signal: io.signal })
+  const live = io.stderr.isTTY === true && !json
+  const startMs = performance.now()
+  let last: ReclaimProgress & { readonly stopped?: ReclaimResult['stopped'] }
+  try {
+    if (live)
+      for await (const progress of operation)
+        io.stderr.write(`\r${line(progress, performance.now() - startMs)}\u001b[K`)
+    last = await operation.result
+  } catch (error) {
+    const { code, progress } = error as { code?: string; progress?: ReclaimProgress }
+    if (code !== 'ECANCELED' || progress?.movedBytes === undefined) throw error
+    last = progress
+  } finally {
+    if (live) io.stderr.write('\r\u001b[K')
+  }
+  if (json) return printJson(io, last)
+  const { blockGroups, movedBytes, gainedBytes, unallocatedBytes, stopped } = last
+  io.stdout.write(`${blockGroups} block groups given back, ${formatBytes(movedBytes)} moved\n`)
+  io.stdout.write(`unallocated: ${formatBytes(unallocatedBytes)}, ${formatBytes(gainedBytes)} gained\n`)
+  io.stdout.write(`${stopped === undefined ? 'stopped; what was moved stays moved' : `ended: ${WHY[stopped]}`}\n`)
+}
+
+function line({ blockGroups, movedBytes, gainedBytes, current }: ReclaimProgress, elapsedMs: number): string {
+  const rate = `${formatBytes((1000 * movedBytes) / elapsedMs)}/s`
+  const now = current === undefined ? '' : `, moving ${formatBytes(current.usedBytes)} out of another`
+  return `${blockGroups} given back, ${formatBytes(gainedBytes)} gained, ${rate}${now}`
+}

@@ -23,3 +23,36 @@ export const attribute = (text: string, before: Record<string, boolean> | undefi
   if (name === undefined) throw new InvalidArgumentError('expected a name and on or off, like nocow=on.')
   return { ...before, [name]: state === 'on' }
 }
+
+const UNITS = ['', 'k', 'm', 'g', 't', 'p']
+/** "10GiB", "512M", "4096": powers of 1024. */
+export const size = (text: string): number => {
+  const [, digits, unit = ''] = /^(\d+(?:\.\d+)?)([kmgtp]?)(?:i?b)?$/i.exec(text) ?? []
+  const value = Math.round(Number(digits) * 1024 ** UNITS.indexOf(unit.toLowerCase()))
+  if (digits === undefined || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError('expected a size, like 10GiB or 4096.')
+  return value
+}
+export const sizeOrNone = (text: string): number | 'none' => (text === 'none' ? text : size(text))
+/** "+1GiB", "-1GiB", "10GiB", "max". */
+export const newSize = (text: string): { readonly sign: '' | '+' | '-'; readonly bytes: number } => {
+  if (text === 'max') return { sign: '', bytes: Number.POSITIVE_INFINITY }
+  const [, sign, rest] = /^([+-]?)(.*)$/.exec(text) as unknown as [string, '' | '+' | '-', string]
+  return { sign, bytes: size(rest) }
+}
+export const onOff = (text: string): boolean => {
+  if (text !== 'on' && text !== 'off') throw new InvalidArgumentError('expected on or off.')
+  return text === 'on'
+}
+/** A tree by name or id. */
+export const tree = (text: string): string | number => (/^\d+$/.test(text) ? Number(text) : text)
+/** "256", "256:1", "256:1:0": objectid, type, offset. */
+export const treeKey = (text: string): { objectid: bigint; type?: number; offset?: bigint } => {
+  const [, objectid, type, offset] = /^(\d+)(?::(\d+)(?::(\d+))?)?$/.exec(text) ?? []
+  if (objectid === undefined) throw new InvalidArgumentError('expected a key, like 256:1:0 (objectid, type, offset).')
+  return {
+    objectid: BigInt(objectid),
+    ...(type === undefined ? {} : { type: Number(type) }),
+    ...(offset === undefined ? {} : { offset: BigInt(offset) }),
+  }
+}

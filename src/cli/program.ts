@@ -6,7 +6,9 @@ import { addBalanceCommands } from './balance-commands.js'
 import { addDeviceCommands } from './device-commands.js'
 import { addExtentsCommands } from './extents-commands.js'
 import type { Io } from './output.js'
+import { addQuotaCommands, addSubvolumeCommands } from './subvolume-commands.js'
 import { addTreeCommands } from './tree-commands.js'
+import { addFilesystemCommands, addInspectCommands } from './volume-commands.js'
 
 export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
 
@@ -74,12 +76,10 @@ export function program(io: Io, exit: (code: number) => void): Command {
   addBalanceCommands(root, io, failed)
   addDeviceCommands(root, io, failed)
 
-  root
-    .command('quota')
-    .description('quota groups: what they count, limits, who belongs to whom')
-    .argument('<path>', 'any directory on the volume')
-    .option('--json', 'one JSON document; null when quota is off')
-    .action(async (path: string, options: { json?: boolean }) => (await import('./quota.js')).quota(io, path, options))
+  addSubvolumeCommands(root, io, () => exit(EXIT.failed))
+  addQuotaCommands(root, io)
+  addFilesystemCommands(root, io)
+  addInspectCommands(root, io)
 
   root
     .command('run')

@@ -1,4 +1,4 @@
-import { openFilesystem } from '../btrfs/filesystem.js'
+import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import { formatBytes } from '../units.js'
 import { type Io, paint, printJson, table } from './output.js'
 
@@ -25,4 +25,12 @@ export async function quota(io: Io, path: string, options: { json?: boolean }): 
   if (quota.rescanning) io.stdout.write(`${paint(io, 'yellow', 'counting: the figures are wrong until it ends')}\n`)
   else if (quota.inconsistent)
     io.stdout.write(`${paint(io, 'red', 'inconsistent: the figures are wrong until a rescan')}\n`)
+}
+
+/** What is done to a volume, and gives nothing. */
+export type Change = (fs: KernelFilesystem, signal: AbortSignal) => Promise<void>
+
+export async function change(io: Io, path: string, run: Change): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  await run(fs, io.signal)
 }

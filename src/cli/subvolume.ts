@@ -1,0 +1,115 @@
+import { dirname, resolve } from 'node:path'
+import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import type { DeleteProgress } from '../btrfs/subvolume-trees.js'
+import { type BtrfsError, BtrmindError } from '../errors.js'
+import { follow } from './follow.js'
+import { type Io, paint, printJson } from './output.js'
+
+interface Json {
+  readonly json?: boolean
+}
+
+export async function create(io: Io, path: string, options: Json & { inherit?: string[] }): Promise<void> {
+  const target = resolve(path)
+  await using fs = await openFilesystem(dirname(target), { signal: io.signal })
+  await fs.createSubvolume(target, { inherit: options.inherit, signal: io.signal })
+  await tell(io, fs, target, options)
+}
+
+export async function snapshot(
+  io: Io,
+  source: string,
+  destination: string,
+  options: Json & { readOnly?: boolean; recursive?: boolean; inherit?: string[] },
+): Promise<void> {
+  const [from, to] = [resolve(source), resolve(destination)]
+  const { readOnly: readonly = false, recursive, inherit, json } = options
+  if (recursive && inherit !== undefined)
+    throw new BtrmindError('BTRMIND_ERR_OPTION', '--inherit is for one snapshot, not with --recursive')
+  await using fs = await openFilesystem(from, { signal: io.signal })
+  if (recursive) await fs.snapshotTree(from, to, { readonly, signal: io.signal })
+  else await fs.snapshot(from, to, { readonly, inherit, signal: io.signal })
+  await tell(io, fs, to, { json })
+}
+
+/** What was made. */
+async function tell(io: Io, fs: KernelFilesystem, path: string, { json }: Json): Promise<void> {
+  const made = await fs.subvolume(path, { signal: io.signal })
+  if (json) printJson(io, made)
+  else io.stdout.write(`subvolume ${made.id}: ${made.path}\n`)
+}
+
+/** @returns whether all are gone */
+export async function remove(
+  io: Io,
+  paths: readonly string[],
+  options: Json & { recursive?: boolean; perSecond?: number; wait: boolean },
+): Promise<boolean> {
+  const { recursive, perSecond, wait, json } = options
+  const targets = paths.map((path) => resolve(path))
+  await using fs = await openFilesystem(dirname(targets[0]!), { signal: io.signal })
+  const deletion = fs.deleteSubvolumes(targets, { recursive, perSecond, waitUntilFreed: wait, signal: io.signal })
+  const line = ({ deleted, planned, freed }: DeleteProgress) => `${deleted} of ${planned} deleted, ${freed} freed`
+  let done: DeleteProgress
+  try {
+    done = await follow(io, deletion, line, { json })
+  } catch (error) {
+    const { code, progress } = error as { code?: string; progress?: DeleteProgress }
+    if (code !== 'ECANCELED' || progress === undefined) throw error
+    done = progress
+  }
+  const { failures, ...counts } = done
+  if (json) {
+    const told = failures.map(({ path, error }) => {
+      const { code, message, hint } = error as BtrfsError
+      return { path, error: { code, message, hint } }
+    })
+    printJson(io, { ...counts, failures: told })
+  } else {
+    for (const { path, error } of failures) {
+      const inside = (error as BtrfsError).code === 'ENOTEMPTY' ? '; or use --recursive' : ''
+      io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', path)}: ${error.message}${inside}\n`)
+    }
+    const stopped = io.signal.aborted ? `; stopped, ${counts.planned - counts.deleted} left` : ''
+    io.stdout.write(`${counts.deleted} of ${counts.planned} deleted${stopped}\n`)
+  }
+  return failures.length === 0
+}
+
+export async function show(io: Io, path: string, { json }: Json): Promise<void> {
+  const target = resolve(path)
+  await using fs = await openFilesystem(target, { signal: io.signal })
+  const known = await fs.subvolume(target, { signal: io.signal })
+  if (json) return printJson(io, known)
+  for (const [name, value] of Object.entries(known)) {
+    if (value === undefined) continue
+    const words = name.replace(/([A-Z])/g, (letter) => ` ${letter.toLowerCase()}`)
+    io.stdout.write(`${words.padEnd(20)}${value instanceof Date ? value.toISOString() : value}\n`)
+  }
+}
+
+export async function readonly(
+  io: Io,
+  path: string,
+  state: boolean | undefined,
+  { json, force }: Json & { force?: boolean },
+): Promise<void> {
+  const target = resolve(path)
+  await using fs = await openFilesystem(target, { signal: io.signal })
+  if (state !== undefined) await fs.setReadonly(target, state, { force, signal: io.signal })
+  if (state !== undefined && !json) return
+  const known = await fs.subvolume(target, { signal: io.signal })
+  if (json) printJson(io, { readonly: known.readonly })
+  else io.stdout.write(`${known.readonly ? 'on' : 'off'}\n`)
+}
+
+/** The default one. */
+export async function standard(io: Io, path: string, { json, set }: Json & { set?: boolean }): Promise<void> {
+  const target = resolve(path)
+  await using fs = await openFilesystem(target, { signal: io.signal })
+  if (set) await fs.setDefaultSubvolume((await fs.subvolume(target, { signal: io.signal })).id, { signal: io.signal })
+  if (set && !json) return
+  const known = await fs.subvolume(await fs.defaultSubvolume({ signal: io.signal }), { signal: io.signal })
+  if (json) printJson(io, { id: known.id, path: known.path })
+  else io.stdout.write(`${known.id} ${known.path === '' ? '(the top of the volume)' : known.path}\n`)
+}

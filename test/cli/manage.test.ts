@@ -1,0 +1,195 @@
+/** subvolume, quota, filesystem, inspect: what they change is what the library and btrfs-progs then say. */
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { btrmind, jsonLines } from './helper.js'
+
+describe.skipIf(cannotMount)('changing a volume', () => {
+  let volume: TestVolume
+  let fs: KernelFilesystem
+  const at = (path: string) => join(volume.path, path)
+  const listed = () =>
+    run('btrfs', 'subvolume', 'list', volume.path)
+      .trim()
+      .split('\n')
+      .map((line) => line.split(' ').at(-1))
+  /** What goes well says nothing on stderr. */
+  async function well(...argv: string[]): Promise<string> {
+    const { code, out, err } = await btrmind(argv)
+    expect([code, err]).toEqual([0, ''])
+    return out
+  }
+  const json = async (...argv: string[]) => JSON.parse(await well(...argv, '--json'))
+  const badly = (...argv: string[]) => btrmind(argv)
+  beforeAll(async () => {
+    volume = makeVolume({ devicesMiB: [768] })
+    fs = await openFilesystem(volume.path)
+  })
+  afterAll(async () => {
+    await fs?.close()
+    volume?.[Symbol.dispose]()
+  })
+
+  it('subvolume create, snapshot, show, readonly', async () => {
+    expect(await well('subvolume', 'create', at('one'))).toMatch(/^subvolume \d+: one$/m)
+    expect(await json('subvolume', 'create', at('one/inner'))).toMatchObject({ path: 'one/inner', readonly: false })
+    writeFileSync(at('one/inner/file'), 'x')
+    await well('subvolume', 'snapshot', at('one'), at('flat'), '--read-only')
+    expect(await json('subvolume', 'snapshot', at('one'), at('deep'), '--recursive')).toMatchObject({ path: 'deep' })
+    expect(listed().sort()).toEqual(['deep', 'deep/inner', 'flat', 'one', 'one/inner'])
+    expect(readFileSync(at('deep/inner/file'), 'utf8')).toBe('x')
+    const { uuid } = await fs.subvolume('flat')
+    const shown = await well('subvolume', 'show', at('flat'))
+    expect(shown).toMatch(new RegExp(`^uuid +${uuid}$`, 'm'))
+    expect(shown).toMatch(/^readonly +true$/m)
+    expect(await json('subvolume', 'show', at('flat'))).toMatchObject({ uuid, readonly: true })
+    expect(await well('subvolume', 'readonly', at('flat'))).toBe('on\n')
+    expect(await json('subvolume', 'readonly', at('flat'), 'off')).toEqual({ readonly: false })
+    expect(run('btrfs', 'property', 'get', at('flat'), 'ro').trim()).toBe('ro=false')
+    expect(await badly('subvolume', 'readonly', at('flat'), 'maybe')).toMatchObject({ code: 2 })
+    expect((await badly('subvolume', 'create', at('one'))).err).toContain('EEXIST')
+    mkdirSync(at('plain'))
+    expect((await badly('subvolume', 'snapshot', at('plain'), at('no'))).err).toContain('not a subvolume')
+    const both = ['subvolume', 'snapshot', at('one'), at('no'), '--recursive', '--inherit', '1/1']
+    expect(await badly(...both)).toMatchObject({ code: 2, err: expect.stringContaining('--inherit') })
+  })
+
+  it('subvolume default, and delete says what keeps it from it', async () => {
+    expect(await well('subvolume', 'default', volume.path)).toBe('5 (the top of the volume)\n')
+    const { id } = await fs.subvolume('flat')
+    expect(await json('subvolume', 'default', at('flat'), '--set')).toEqual({ id, path: 'flat' })
+    const mount = join(volume.directory, 'second')
+    mkdirSync(mount)
+    run('mount', '-o', 'subvol=deep/inner', volume.loops[0]!, mount)
+    try {
+      const refused = await badly('subvolume', 'delete', at('flat'), at('one'), at('deep/inner'))
+      expect(refused).toMatchObject({ code: 1, out: '0 of 3 deleted\n' })
+      expect(refused.err).toMatch(/flat.*default subvolume; set another one first/)
+      expect(refused.err).toMatch(/one.*ENOTEMPTY.*use --recursive/)
+      expect(refused.err).toMatch(new RegExp(`deep/inner.*it is mounted at '${mount}'`))
+      const told = await badly('subvolume', 'delete', at('flat'), '--json')
+      expect(told.code).toBe(1)
+      expect(JSON.parse(told.out)).toMatchObject({ planned: 1, deleted: 0, failures: [{ error: { code: 'EPERM' } }] })
+    } finally {
+      run('umount', mount)
+    }
+    await well('subvolume', 'default', volume.path, '--set')
+    const gone = await btrmind(['subvolume', 'delete', at('flat'), at('one'), at('deep'), '--recursive'], {
+      isTTY: true,
+    })
+    expect(gone).toMatchObject({ code: 0, out: '5 of 5 deleted\n', err: expect.stringMatching(/\d of \d deleted/) })
+    expect(run('btrfs', 'subvolume', 'list', volume.path)).toBe('')
+    expect((await badly('subvolume', 'delete', at('nowhere'))).err).toContain('ENOENT')
+  })
+
+  it('quota: every change, and inherit', async () => {
+    expect((await badly('quota', 'create', volume.path, '1/1')).err).toContain('quota is off')
+    expect(await well('quota', 'enable', volume.path)).toBe('')
+    await well('quota', 'create', volume.path, '1/1')
+    await well('quota', 'create', volume.path, '2/1')
+    await well('quota', 'assign', volume.path, '1/1', '2/1')
+    await well('quota', 'limit', volume.path, '1/1', '--referenced', '1.5GiB', '--exclusive', '4096')
+    await well('subvolume', 'create', at('counted'), '--inherit', '1/1')
+    await fs.sync()
+    const group = async (id: string) => (await fs.quota())!.qgroups.find((qgroup) => qgroup.id === id)
+    const { id } = await fs.subvolume('counted')
+    expect(await group('1/1')).toMatchObject({
+      parents: ['2/1'],
+      children: [`0/${id}`],
+      limits: { referencedBytes: 1.5 * 2 ** 30, exclusiveBytes: 4096 },
+    })
+    await well('quota', 'limit', volume.path, '1/1', '--exclusive', 'none')
+    await well('quota', 'unassign', volume.path, '1/1', '2/1')
+    await well('quota', 'destroy', volume.path, '2/1')
+    await well('quota', 'rescan', volume.path, '--wait')
+    await fs.sync()
+    expect(await group('1/1')).toMatchObject({ parents: [], limits: { exclusiveBytes: undefined } })
+    expect(await group('2/1')).toBeUndefined()
+    expect((await badly('quota', 'destroy', volume.path, '7/7')).err).toContain('there is no quota group 7/7')
+    expect(await badly('quota', 'limit', volume.path, '1/1', '--referenced', 'much')).toMatchObject({ code: 2 })
+    expect(await well('quota', volume.path)).toMatch(/^1\/1 /m)
+    await well('quota', 'disable', volume.path)
+    expect(await well('quota', volume.path)).toBe('quota is off\n')
+  })
+
+  it('filesystem label, features, sync, trim, resize', async () => {
+    await well('filesystem', 'label', volume.path, 'pool')
+    expect(await well('filesystem', 'label', volume.path)).toBe('pool\n')
+    expect(run('btrfs', 'filesystem', 'label', volume.path)).toBe('pool\n')
+    expect(await json('filesystem', 'label', volume.path, '')).toEqual({ label: '' })
+    expect(await well('filesystem', 'features', volume.path)).toMatch(/^skinny_metadata +in use/m)
+    expect(await json('filesystem', 'features', volume.path)).toEqual(await fs.features())
+    expect((await badly('filesystem', 'features', volume.path, '--enable', 'nothing')).err).toContain('nothing')
+    expect(await well('filesystem', 'sync', volume.path)).toBe('')
+    expect((await json('filesystem', 'trim', volume.path)).trimmedBytes).toBeGreaterThan(0)
+    expect(await well('filesystem', 'trim', volume.path, '--minimum', '1M')).toMatch(/ trimmed$/m)
+    const sizeBytes = async () => (await fs.devices())[0]!.sizeBytes
+    await well('filesystem', 'resize', volume.path, '600MiB')
+    expect(await sizeBytes()).toBe(600 * 2 ** 20)
+    expect(await well('filesystem', 'resize', volume.path, '+64MiB')).toBe('device 1: 600.00 MiB -> 664.00 MiB\n')
+    await well('filesystem', 'resize', volume.path, '--', '-32MiB')
+    expect(await sizeBytes()).toBe(632 * 2 ** 20)
+    expect(await json('filesystem', 'resize', volume.path, 'max')).toEqual({ devid: 1, sizeBytes: 768 * 2 ** 20 })
+    expect(await badly('filesystem', 'resize', volume.path, 'huge')).toMatchObject({ code: 2 })
+    const none = await badly('filesystem', 'resize', volume.path, 'max', '--device', '4')
+    expect(none).toMatchObject({ code: 2, err: expect.stringContaining('no device 4; it has 1') })
+  })
+
+  it('filesystem statistics, reclaim', async () => {
+    expect(await well('filesystem', 'statistics', volume.path)).toMatch(/^exclusiveOperation +none$/m)
+    const { commits, exclusiveOperation } = await json('filesystem', 'statistics', volume.path)
+    expect([Object.keys(commits).length, exclusiveOperation]).toEqual([5, 'none'])
+    const changed = await well('filesystem', 'reclaim', volume.path, '--threshold', '30', '--periodic', 'on')
+    expect(changed).toMatch(/^data +30 % +off +on /m)
+    const { types } = await json('filesystem', 'reclaim', volume.path, '--type', 'metadata', '--dynamic', 'on')
+    expect(types).toMatchObject({ data: { thresholdPercent: 30 }, metadata: { dynamic: true } })
+    expect(await badly('filesystem', 'reclaim', volume.path, '--threshold', '101')).toMatchObject({ code: 2 })
+    expect(await badly('filesystem', 'reclaim', volume.path, '--type', 'dat')).toMatchObject({ code: 2 })
+  })
+
+  it('inspect logical, inode, chunks, tree', async () => {
+    await fs.createSubvolume('looked')
+    mkdirSync(at('looked/dir'))
+    writeFileSync(at('looked/dir/file'), Buffer.alloc(100_000, 'y'))
+    await fs.sync()
+    const { id } = await fs.subvolume('looked')
+    const { ino } = statSync(at('looked/dir/file'))
+    expect(await well('inspect', 'inode', at('looked'), String(ino))).toBe('dir/file\n')
+    expect(await json('inspect', 'inode', volume.path, String(ino), '--subvolume', String(id))).toEqual(['dir/file'])
+    expect(await well('inspect', 'inode', at('looked'), '99999')).toContain('no inode 99999')
+    const lines = jsonLines(
+      await well('inspect', 'tree', volume.path, String(id), '--min', `${ino}:108`, '--max', `${ino}:108`, '--json'),
+    ) as { typeName: string; objectid: string; fields: { diskStartBytes: number } }[]
+    const [extent] = lines
+    expect([extent!.typeName, extent!.objectid]).toEqual(['EXTENT_DATA', String(ino)])
+    const address = String(extent!.fields.diskStartBytes)
+    expect(await well('inspect', 'logical', volume.path, address)).toMatch(
+      new RegExp(`^ *${id} +${ino} +0 +dir/file$`, 'm'),
+    )
+    expect(await json('inspect', 'logical', volume.path, address, '--whole-extent')).toMatchObject([{ inode: ino }])
+    expect(await well('inspect', 'logical', volume.path, '1')).toBe('no file has its data there\n')
+    const chunks = await json('inspect', 'chunks', volume.path)
+    expect(chunks).toEqual(JSON.parse(JSON.stringify(await fs.blockGroups())))
+    expect((await well('inspect', 'chunks', volume.path)).trim().split('\n')).toHaveLength(1 + chunks.length)
+    const printed = (await well('inspect', 'tree', volume.path, 'chunk')).trim().split('\n')
+    expect(printed.filter((line) => line.includes('CHUNK_ITEM'))).toHaveLength(chunks.length)
+    expect(await badly('inspect', 'tree', volume.path, 'chunks')).toMatchObject({ code: 2 })
+    expect(await badly('inspect', 'tree', volume.path, 'fs', '--min', 'x')).toMatchObject({ code: 2 })
+    expect((await badly('inspect', 'tree', volume.path, '9999')).err).toContain('there is no tree 9999')
+  })
+
+  it('each says what it takes', async () => {
+    for (const argv of [
+      ['subvolume'],
+      ['filesystem'],
+      ['inspect'],
+      ['quota'],
+      ['subvolume', 'delete'],
+      ['quota', 'limit'],
+    ])
+      expect((await btrmind([...argv, '--help'])).out).toContain('Usage: btrmind')
+    expect(await badly('subvolume', 'remove', volume.path)).toMatchObject({ code: 2 })
+  })
+})

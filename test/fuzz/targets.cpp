@@ -19,6 +19,7 @@
 #include "space_reading.h"
 #include "subvolume_tree.h"
 #include "sysfs.h"
+#include "tally.h"
 #include "tape.h"
 #include "tree_search.h"
 #include "users.h"
@@ -80,6 +81,20 @@ void scan() {
     require(batch.ends.empty() ? batch.paths.empty() : batch.ends.back() == batch.paths.size());
     if (batch.done) return;
   }
+}
+
+// A scan of a range that only adds up.
+void tally() {
+  ScanOptions options;
+  options.tally = std::make_shared<Tally>(parameter() % 8);
+  options.prefix = "above/";
+  uint64_t first = parameter(), last = parameter();
+  Scan scan(ScopedFd(descriptor()), options);
+  scan.range(first, last);
+  while (!scan.next(64, kGoOn).done) continue;
+  Tally::Figures found = options.tally->read();
+  require(found.sums.files <= found.sums.inodes && found.sums.brokenFiles <= found.sums.files);
+  for (const Tally::Broken& file : found.worst) require(file.breaks > 0);
 }
 
 void subvolumes() {

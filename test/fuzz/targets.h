@@ -10,6 +10,7 @@ struct Target {
 
 void answer();
 void scan();
+void tally();
 void subvolumes();
 void users();
 void chunks();
@@ -23,12 +24,19 @@ void text();
 void lzoSize();
 
 constexpr Target kTargets[] = {
-    {"answer", answer},         {"scan", scan},
-    {"subvolumes", subvolumes}, {"users", users},
-    {"chunks", chunks},         {"block-groups", blockGroups},
-    {"defragment", defragment}, {"quota", quota},
-    {"extents", extents},       {"fragmentation", fragmentation},
-    {"space", space},           {"text", text},
+    {"answer", answer},
+    {"scan", scan},
+    {"tally", tally},
+    {"subvolumes", subvolumes},
+    {"users", users},
+    {"chunks", chunks},
+    {"block-groups", blockGroups},
+    {"quota", quota},
+    {"defragment", defragment},
+    {"extents", extents},
+    {"fragmentation", fragmentation},
+    {"space", space},
+    {"text", text},
     {"lzo-size", lzoSize},
 };
 

@@ -64,7 +64,7 @@ for (const layout of LAYOUTS) {
     record('scan', at(path), 0, 0, 0, 63)
     record('scan', at(path), 8, 1, 0, 3)
     record('scan', at(path), 0, 1, 1, 63)
-    record('tally', at(path), 5, 256, 2 ** 40)
+    record('tally', at(path), 5, 2, 256, 2 ** 40)
   }
   record('subvolumes', volume.path)
   for (const { logicalBytes } of await fs.blockGroups()) record('users', volume.path, logicalBytes, 1, 256, 257)

@@ -86,7 +86,8 @@ void scan() {
 // A scan of a range that only adds up.
 void tally() {
   ScanOptions options;
-  options.tally = std::make_shared<Tally>(parameter() % 8);
+  size_t most = parameter() % 8;
+  options.tally = std::make_shared<Tally>(most, parameter() % 4);
   options.prefix = "above/";
   uint64_t first = parameter(), last = parameter();
   Scan scan(ScopedFd(descriptor()), options);

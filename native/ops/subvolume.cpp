@@ -98,9 +98,12 @@ void requireGroups(const HandlePtr& handle, const std::vector<uint64_t>& groups,
   if (access(all.c_str(), F_OK) != 0) throw Failure{ENOTCONN, nullptr, "inherit", path};
   for (uint64_t group : groups) {
     std::string level = std::to_string(group >> 48), id = std::to_string(group & ((1ULL << 48) - 1));
-    if (access((all + "/" + level + "_" + id).c_str(), F_OK) == 0) continue;
+    std::string place = all;
+    place.append("/").append(level).append("_").append(id);
+    if (access(place.c_str(), F_OK) == 0) continue;
     Failure failure{ENOENT, nullptr, "inherit", path};
-    failure.hint = "there is no quota group " + level + "/" + id;
+    failure.hint = "there is no quota group ";
+    failure.hint.append(level).append("/").append(id);
     throw failure;
   }
 }

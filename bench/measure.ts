@@ -7,7 +7,7 @@ export interface BenchRow {
   /** Median of the peer, in `unit`. */
   readonly peer: number
   readonly peerName: string
-  readonly unit: 'ms' | 'µs'
+  readonly unit: 'ms' | 'µs' | 'MB'
   /** peer / ours: so many times faster. */
   readonly ratio: number
   /** '≥ 80×' */
@@ -60,6 +60,19 @@ export async function medians<const Name extends string>(
     }
   }
   return Object.fromEntries(entries.map(([name]) => [name, median(samples.get(name)!)])) as Record<Name, number>
+}
+
+/** One row beside a limit, in the limit's unit. */
+export function limitRow(operation: string, ours: number, limit: number, unit: BenchRow['unit']): BenchRow {
+  return {
+    operation,
+    ours,
+    peer: limit,
+    peerName: 'the limit',
+    unit,
+    ratio: limit / ours,
+    target: `≤ ${limit} ${unit}`,
+  }
 }
 
 /** One row from two medians in milliseconds. */

@@ -11,11 +11,15 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { promisify } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { rows as rowsOf } from '../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../src/btrfs/filesystem.js'
 import type { ScanOptions } from '../src/btrfs/types.js'
 import { makeVolume, run } from '../test/helpers/volume.js'
-import { type BenchRow, medians, row } from './measure.js'
+import { type BenchRow, limitRow, medians, row } from './measure.js'
 
 /** Calls before the first that counts: by then V8 has compiled what it will compile. */
 const WARM_UP = 30
@@ -83,12 +87,15 @@ async function listing(rounds: number, count: number): Promise<BenchRow[]> {
 }
 
 function makeFiles(root: string, count: number): void {
+  const content = Buffer.alloc(5000, 'some content ')
   for (let d = 0; d < count / 100; d++) {
     const directory = join(root, `group-${d % 50}`, `directory-${d}`)
     mkdirSync(directory, { recursive: true })
     for (let i = 0; i < 100; i++) {
       const fd = openSync(join(directory, `file-with-a-name-${i}.dat`), 'w')
-      if (i % 4 === 0) ftruncateSync(fd, 10_000)
+      // A tenth of them in extents, some sparse, the others small enough to lie beside their inodes.
+      if (i % 10 === 0) writeSync(fd, content)
+      else if (i % 4 === 0) ftruncateSync(fd, 10_000)
       else writeSync(fd, 'some content')
       closeSync(fd)
     }
@@ -112,6 +119,41 @@ function nodeWalk(directory: string): number {
   return bytes
 }
 
+/** Each row with its path and its figures, beside a scan whose batches nobody looks into. */
+async function intoRows(fs: KernelFilesystem, rounds: number) {
+  const batches = async () => {
+    let length = 0
+    for await (const batch of fs.scan({ sync: false })) length += batch.length
+    return length
+  }
+  const read = async (look: () => void = () => {}) => {
+    let sum = 0
+    for await (const row of rowsOf(fs.scan({ sync: false }))) {
+      sum += row.path.length + row.inode + row.sizeBytes + row.diskBytes + row.mtimeMs + row.ctimeMs + row.atimeMs
+      sum += row.mode + row.links + (row.generation ?? 0)
+      if (row.inode % 50_000 === 0) look()
+    }
+    return sum
+  }
+  const { alone, rows } = await medians({ alone: { run: batches }, rows: { run: () => read() } }, rounds)
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  delay.enable()
+  await read()
+  delay.disable()
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const inUse = () => {
+    collect()
+    return process.memoryUsage().heapUsed
+  }
+  const before = inUse()
+  let most = before
+  await read(() => {
+    most = Math.max(most, inUse())
+  })
+  return { overMs: rows - alone, heapBytes: most - before, delayMs: delay.max / 1e6 }
+}
+
 async function scanning(rounds: number, count: number): Promise<BenchRow[]> {
   using volume = makeVolume({ devicesMiB: [8192] })
   await using fs = await openFilesystem(volume.path)
@@ -121,6 +163,24 @@ async function scanning(rounds: number, count: number): Promise<BenchRow[]> {
   const ours = { run: () => paths(fs) }
   const warm = await medians({ ours, peer: { run: find }, walk: { run: () => nodeWalk(volume.path) } }, rounds)
   const cold = await medians({ ours: { ...ours, prepare: dropCaches }, peer: { run: find, prepare: dropCaches } }, 3)
+
+  const compressed = await medians(
+    {
+      ours: { run: () => fs.compression().result },
+      peer: { run: () => peer('compsize', volume.path) },
+    },
+    rounds,
+  )
+  const eachFile = `find ${volume.path} -type f -print0 | xargs -0 filefrag`
+  const scattered = await medians(
+    { ours: { run: () => fs.fragmentation().result }, peer: { run: () => peer('sh', '-c', eachFile) } },
+    Math.ceil(rounds / 3),
+  )
+  const shared = await medians(
+    { ours: { run: () => fs.du().result }, peer: { run: () => peer('btrfs', 'filesystem', 'du', '-s', volume.path) } },
+    Math.ceil(rounds / 3),
+  )
+  const into = await intoRows(fs, rounds)
 
   const { generation } = await fs.subvolume('.')
   const since = new Date().toISOString()
@@ -140,6 +200,12 @@ async function scanning(rounds: number, count: number): Promise<BenchRow[]> {
     row(scan, 'find -printf', warm.ours, warm.peer, { target: '≥ 2×' }),
     row(scan, 'a Node walk', warm.ours, warm.walk, { target: '≥ 2.5×' }),
     row(`${scan}, cold`, 'find -printf', cold.ours, cold.peer, { target: '≥ 2×' }),
+    row(`compression of ${count} files`, 'compsize', compressed.ours, compressed.peer, { target: '≥ 4×' }),
+    row(`fragmentation of ${count} files`, 'filefrag on each', scattered.ours, scattered.peer, { target: '≥ 7×' }),
+    row(`du of ${count} files, what is shared`, 'btrfs filesystem du', shared.ours, shared.peer),
+    limitRow(`${count} rows, each read whole, over the scan itself`, into.overMs, 150, 'ms'),
+    limitRow('heap in use meanwhile', into.heapBytes / 1e6, 5, 'MB'),
+    limitRow('longest delay of the event loop meanwhile', into.delayMs, 10, 'ms'),
     row('scan what changed, 1 %', 'find -newermt', warmSince.ours, warmSince.peer, { target: '≥ 5×' }),
     row('scan what changed, 1 %', 'btrfs subvolume find-new', warmSince.ours, warmSince.findNew, { target: '≥ 1×' }),
     row('scan what changed, 1 %, cold', 'find -newermt', coldSince.ours, coldSince.peer, { target: '≥ 15×' }),

@@ -1,8 +1,12 @@
 #include "subvolume_tree.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <unordered_map>
 
 #include "directories.h"
@@ -15,6 +19,8 @@ namespace {
 constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
 constexpr uint64_t kMax = UINT64_MAX;
+constexpr uint64_t kRange = 512;  // ids: some 256 KiB of the tree
+constexpr unsigned kThreads = 8;
 
 // What a ROOT_ITEM and the ROOT_BACKREF behind it say; `name` empty: it has no place.
 struct Found {
@@ -51,10 +57,10 @@ SubvolumeInfo parseRoot(const Item& item) {
   return info;
 }
 
-// By id. A volume with many directories at its top has as many ROOT_REFs there, below kFirst: they are not read.
-std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
+// Those with ids from `first` to `last`, by id.
+std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
   std::vector<Found> found;
-  int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {kFirst, 0, 0}, {kLast, 255, kMax}, [&](const Item& item) {
+  int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {first, 0, 0}, {last, 255, kMax}, [&](const Item& item) {
     if (item.key.type == BTRFS_ROOT_ITEM_KEY) {
       found.push_back({parseRoot(item), {}});
     } else if (item.key.type == BTRFS_ROOT_BACKREF_KEY && !found.empty() && found.back().info.id == item.key.objectid) {
@@ -68,6 +74,50 @@ std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
   });
   if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the root tree"};
+  return found;
+}
+
+// The least id from `from` on that the root tree has anything of; kMax: there is none.
+uint64_t nextRoot(int fd, uint64_t from) {
+  uint64_t id = kMax;
+  if (from > kLast) return id;
+  int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {from, 0, 0}, {kLast, 255, kMax},
+                            [&](const Item& item) {
+                              id = item.key.objectid;
+                              return false;
+                            },
+                            {1, 1});
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the root tree"};
+  return id;
+}
+
+// By id. A volume with many directories at its top has as many ROOT_REFs there, below kFirst: they are not read.
+// Several threads go from range to range: a cold disk gives several leaves at once in the time of one.
+std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
+  std::vector<Found> found = readRoots(fd, kFirst, kFirst + kRange - 1, cancelled);
+  std::mutex mutex;
+  uint64_t next = nextRoot(fd, kFirst + kRange);
+  std::map<uint64_t, std::vector<Found>> ranges;
+  auto endOf = [](uint64_t first) { return kLast - first < kRange ? kLast : first + kRange - 1; };
+  auto take = [&](unsigned) {
+    for (;;) {
+      uint64_t first;
+      {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (next > kLast) return;
+        first = next;
+        next = endOf(first) + 1;
+      }
+      std::vector<Found> some = readRoots(fd, first, endOf(first), cancelled);
+      // Past a gap in the ids at once; or past the end.
+      uint64_t after = some.empty() ? nextRoot(fd, endOf(first) + 1) : 0;
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!some.empty()) ranges.emplace(first, std::move(some));
+      next = std::max(next, after);
+    }
+  };
+  if (next <= kLast) inParallel(kThreads, take);
+  for (auto& [first, some] : ranges) std::move(some.begin(), some.end(), std::back_inserter(found));
   return found;
 }
 

@@ -14,6 +14,7 @@
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 namespace btrmind {
 
@@ -280,6 +281,30 @@ Napi::Value cancel(const Args& args) {
 }
 
 }  // namespace
+
+void inParallel(unsigned count, const std::function<void(unsigned)>& part) {
+  std::mutex mutex;
+  std::exception_ptr failure;
+  auto run = [&](unsigned index) {
+    try {
+      part(index);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> threads;
+  unsigned begun = 1;
+  try {
+    for (; begun < count; begun++) threads.push_back(makeThread([&run, begun] { run(begun); }));
+  } catch (const Failure&) {
+    // This one does the others' parts.
+  }
+  run(0);
+  for (; begun < count; begun++) run(begun);
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+}
 
 Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
   EnvironmentPtr environment = environmentOf(env);

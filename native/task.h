@@ -148,6 +148,10 @@ class KernelCall {
   mutable std::atomic<int> asking_{0};
 };
 
+// part(0) … part(count − 1) at once, each on a thread of its own but the first; one after the other where no thread is
+// to be had. Within a task. Throws the first Failure when all have ended.
+void inParallel(unsigned count, const std::function<void(unsigned)>& part);
+
 // For work that gives nothing back.
 struct Nothing {};
 inline Napi::Value toUndefined(Napi::Env env, Nothing&) { return env.Undefined(); }

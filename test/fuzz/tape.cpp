@@ -13,8 +13,19 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
+#include <functional>
 
 #include "btrfs_compat.h"
+#include "task.h"
+
+namespace btrmind {
+
+// Without threads: an answer is found again only if they come in one order.
+void inParallel(unsigned count, const std::function<void(unsigned)>& part) {
+  for (unsigned index = 0; index < count; index++) part(index);
+}
+
+}  // namespace btrmind
 
 namespace fuzz {
 

@@ -28,7 +28,7 @@ const FAMILIES = [
   ['Devices', ['devices', 'redundancy', 'resize']],
   ['Balance and scrub', ['operation', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub']],
   ['Quota', ['quota']],
-  ['Settings', ['settings', 'reclaim']],
+  ['Settings', ['settings', 'trim', 'reclaim']],
   ['What every call takes', ['call']],
 ]
 

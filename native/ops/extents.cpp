@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <vector>
@@ -97,8 +98,10 @@ std::string whyInvalid(int source, int destination, const Span& span, bool dedup
   return "one of them may keep no checksums and the other does (mount option nodatasum): such two cannot share data";
 }
 
-constexpr uint64_t kDedupeBytes = 16 << 20;  // the kernel's limit for one call
-constexpr size_t kDedupeFiles = 120;         // the arguments must fit a page
+constexpr napi_type_tag kCountersTag{0x6274726d696e642dULL, 0x6465647570652d31ULL};
+constexpr uint64_t kDedupeBytes = 16 << 20;       // the kernel's limit for one destination
+constexpr size_t kDedupeFiles = 120;              // the arguments must fit a page
+constexpr uint64_t kDedupeBytesACall = 64 << 20;  // in which it cannot be stopped
 constexpr int kDiffers = -1;
 
 struct Destination {
@@ -109,6 +112,12 @@ struct Destination {
   std::string hint = {};
   ScopedFd fd = ScopedFd();
 };
+
+// How far it is, for whoever asks meanwhile.
+struct Counters {
+  std::atomic<uint64_t> done{0}, deduped{0}, total{UINT64_MAX};
+};
+using CountersPtr = std::shared_ptr<Counters>;
 
 // One call for destinations that are all as far as each other.
 void dedupe(int source, uint64_t from, uint64_t length, const std::vector<Destination*>& to) {
@@ -132,15 +141,47 @@ void dedupe(int source, uint64_t from, uint64_t length, const std::vector<Destin
   }
 }
 
-// A page of destinations through the whole range, each until it differs or fails.
-void dedupeAll(int source, uint64_t from, uint64_t length, std::vector<Destination*> left, const Cancelled& cancelled) {
+// A page of destinations through the whole range, each until it differs or fails: a piece for all of them before the
+// next one, for which the source need not be read again.
+void dedupeAll(int source, uint64_t from, uint64_t length, std::vector<Destination*> left, Counters& counters,
+               const Cancelled& cancelled) {
   for (uint64_t at = 0; at < length && !left.empty(); at += kDedupeBytes) {
-    if (cancelled) return;
     uint64_t piece = std::min(length - at, kDedupeBytes);
-    dedupe(source, from + at, piece, left);
+    size_t atOnce = std::max<size_t>(1, kDedupeBytesACall / piece);
+    for (size_t first = 0; first < left.size(); first += atOnce) {
+      if (cancelled) {
+        for (Destination* one : left)
+          if (one->code == 0 && one->deduped < length) one->code = ECANCELED;
+        return;
+      }
+      auto begin = left.begin() + static_cast<std::ptrdiff_t>(first);
+      std::vector<Destination*> some(begin, begin + static_cast<std::ptrdiff_t>(std::min(atOnce, left.size() - first)));
+      dedupe(source, from + at, piece, some);
+      for (const Destination* one : some) {
+        counters.deduped += one->deduped - at;
+        counters.done += one->code != 0 || one->deduped != at + piece ? length - at : piece;
+      }
+    }
     auto isOut = [&](const Destination* one) { return one->code != 0 || one->deduped != at + piece; };
     left.erase(std::remove_if(left.begin(), left.end(), isOut), left.end());
   }
+}
+
+// deduplicateCounters() → counters. Synchronous.
+Napi::Value deduplicateCounters(const Args& args) {
+  return wrapShared(args.env(), std::make_shared<Counters>(), kCountersTag);
+}
+
+// deduplicateDone(counters) → { doneBytes, totalBytes, dedupedBytes }. Synchronous.
+Napi::Value deduplicateDone(const Args& args) {
+  CountersPtr counters = unwrapShared<Counters>(args.env(), args[0], kCountersTag);
+  Napi::Object out = Napi::Object::New(args.env());
+  uint64_t total = counters->total;
+  // Where the range ends after the source does, more than all of it fails.
+  out.Set("doneBytes", number(args.env(), std::min<uint64_t>(counters->done, total), "doneBytes"));
+  out.Set("totalBytes", total == UINT64_MAX ? args.env().Undefined() : number(args.env(), total, "totalBytes"));
+  out.Set("dedupedBytes", number(args.env(), counters->deduped, "dedupedBytes"));
+  return out;
 }
 
 Napi::Value destinationsToJs(Napi::Env env, const std::vector<Destination>& destinations) {
@@ -162,7 +203,8 @@ struct Deduplicated {
   bool cancelled = false;
 };
 
-// deduplicate(ticket, handle, source, offset, length or undefined, paths, offsets) → { dedupedBytes, code, … } of each
+// deduplicate(ticket, handle, source, offset, length or undefined, paths, offsets, counters) → { dedupedBytes, code, …
+// } of each
 Napi::Value deduplicate(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string source = args.path(2);
@@ -173,6 +215,7 @@ Napi::Value deduplicate(const Args& args) {
   auto offsets = args[6].As<Napi::TypedArray>();
   if (offsets.TypedArrayType() != napi_float64_array || offsets.ElementLength() != paths.Length())
     throw Napi::TypeError::New(args.env(), "offsets: expected Float64Array, one a path");
+  CountersPtr counters = unwrapShared<Counters>(args.env(), args[7], kCountersTag);
   auto destinations = std::make_shared<std::vector<Destination>>();
   for (uint32_t i = 0; i < paths.Length(); i++) {
     double at = offsets.As<Napi::Float64Array>()[i];
@@ -182,26 +225,33 @@ Napi::Value deduplicate(const Args& args) {
   }
   return longRunning(
       args, handle,
-      [handle, source, offset, length, destinations](const Cancelled& cancelled) {
+      [handle, source, offset, length, destinations, counters](const Cancelled& cancelled) {
         NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
         auto size = static_cast<uint64_t>(from.stat.st_size);
         uint64_t whole = length == UINT64_MAX ? size - std::min(size, offset) : length;
         std::vector<Destination>& all = *destinations;
-        for (size_t first = 0; first < all.size() && !cancelled; first += kDedupeFiles) {
+        counters->total = std::min(whole, size - std::min(size, offset)) * all.size();
+        for (size_t first = 0; first < all.size(); first += kDedupeFiles) {
           std::vector<Destination*> page;
           for (size_t i = first; i < std::min(all.size(), first + kDedupeFiles); i++) {
+            if (cancelled) {
+              all[i].code = ECANCELED;
+              continue;
+            }
             try {
               all[i].fd = openNamed(handle, all[i].path, Kinds::file, O_RDONLY).fd;
               page.push_back(&all[i]);
             } catch (const Failure& failure) {
               all[i].code = failure.error;
               all[i].hint = failure.error == EXDEV ? "it is on another volume" : failure.hint;
+              counters->done += whole;
             }
           }
-          dedupeAll(from.fd.get(), offset, whole, page, cancelled);
+          dedupeAll(from.fd.get(), offset, whole, page, *counters, cancelled);
           for (Destination* one : page) one->fd = ScopedFd();
         }
-        return Deduplicated{std::move(all), cancelled};
+        bool cut = std::any_of(all.begin(), all.end(), [](const Destination& one) { return one.code == ECANCELED; });
+        return Deduplicated{std::move(all), cut};
       },
       [](Napi::Env env, Deduplicated& out) -> Napi::Value {
         if (!out.cancelled) return destinationsToJs(env, out.destinations);
@@ -296,6 +346,8 @@ Napi::Value clone(const Args& args) {
 
 void defineExtents(Napi::Env env, Napi::Object exports) {
   define<fileMap>(env, exports, "fileMap");
+  define<deduplicateCounters>(env, exports, "deduplicateCounters");
+  define<deduplicateDone>(env, exports, "deduplicateDone");
   define<deduplicate>(env, exports, "deduplicate");
   define<clone>(env, exports, "clone");
 }

@@ -105,7 +105,7 @@ Napi::Value waitSync(const Args& args) {
       toUndefined);
 }
 
-// trim(ticket, handle, start, length, minimum) → bytes. The kernel goes through it in one piece: it cannot be stopped.
+// trim(ticket, handle, start, length or undefined, minimum) → bytes. The kernel cannot be stopped in it.
 Napi::Value trim(const Args& args) {
   HandlePtr handle = args.handle(1);
   fstrim_range asked = {args.u64(2), args.absent(3) ? UINT64_MAX : args.u64(3), args.u64(4)};

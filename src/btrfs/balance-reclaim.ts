@@ -7,7 +7,7 @@ import { layout, planOf } from './balance-plan.js'
 import { type CallOptions, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
 import type { BlockGroup } from './inspect.js'
-import { LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation } from './operation.js'
 import { resumeOptions } from './options.js'
 import type { BalanceProgress, BalanceSelection, ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
@@ -151,8 +151,7 @@ async function reclaim(
     if (made === undefined) throw error // nothing had begun
     const closed = volume.closing.aborted && (error as BtrfsError).code === 'EBADF'
     if (closed || (stop.aborted && error === stop.reason)) {
-      const cancelled = { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: at }
-      throw new BtrfsError(OPERATION, cancelled, { path: volume.path })
+      throw cancelled(OPERATION, volume.path, at)
     }
     throw error instanceof BtrfsError ? Object.assign(error, { progress: at }) : error
   }

@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote, reason } from '../errors.js'
 import type { NativeDefragment, NativeDefragmented, NativeDiskBytes } from '../native/extents.js'
 import { native } from '../native.js'
-import { LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation } from './operation.js'
 import { pathArgument, resumeOptions, whole } from './options.js'
 import type { ResumeOptions, Unavailable } from './types.js'
 import type { Volume } from './volume.js'
@@ -220,11 +220,7 @@ class Job {
       await this.#settle(volume)
       if (error instanceof BtrfsError) throw Object.assign(error, { progress: this.now() })
       if (!stop.aborted) throw error
-      throw new BtrfsError(
-        'defragment',
-        { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: this.now() },
-        { path: this.#target },
-      )
+      throw cancelled('defragment', this.#target, this.now())
     }
     await this.#settle(volume)
     return this.now()

@@ -74,8 +74,6 @@ import {
   setFeatures,
   setLabel,
   startSync,
-  type TrimOptions,
-  trim,
   waitSync,
 } from './settings.js'
 import { type CloneOptions, clone, type DedupeDestination, type DedupeRange, deduplicate } from './sharing.js'
@@ -91,6 +89,7 @@ import {
 } from './subvolume-trees.js'
 import { createSubvolume, deleteSubvolume, type InheritOptions, snapshot } from './subvolumes.js'
 import { type TreeSearchOptions, treeSearch } from './tree-search.js'
+import { type TrimOptions, trim } from './trim.js'
 import type {
   BalanceOptions,
   CompressOptions,
@@ -338,7 +337,7 @@ export class KernelFilesystem implements Filesystem {
   defragment(path: string, options?: DefragmentOptions) {
     return defragment(this.#volume, path, options)
   }
-  deduplicate(source: string, range: DedupeRange, destinations: readonly DedupeDestination[], options?: CallOptions) {
+  deduplicate(source: string, range: DedupeRange, destinations: readonly DedupeDestination[], options?: ResumeOptions) {
     return deduplicate(this.#volume, source, range, destinations, options)
   }
   clone(source: string, destination: string, options?: CloneOptions) {

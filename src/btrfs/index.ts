@@ -46,10 +46,18 @@ export type {
   UsedBytes,
 } from './reports.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
-export type { Feature, Features, TrimOptions } from './settings.js'
-export type { CloneOptions, DedupeDestination, DedupeRange, Deduplicated } from './sharing.js'
+export type { Feature, Features } from './settings.js'
+export type {
+  CloneOptions,
+  DedupeDestination,
+  DedupeRange,
+  Deduplicated,
+  DeduplicateProgress,
+  DeduplicateStopped,
+} from './sharing.js'
 export type { CommitStatistics, DiscardStatistics, Statistics } from './statistics.js'
 export type { DeleteManyOptions, DeleteProgress, SetReadonlyOptions } from './subvolume-trees.js'
 export type { InheritOptions } from './subvolumes.js'
 export type { TreeItem, TreeKey, TreeName, TreeSearchOptions } from './tree-search.js'
+export type { TrimOptions, TrimProgress } from './trim.js'
 export type * from './types.js'

@@ -1,3 +1,5 @@
+import { BtrfsError } from '../errors.js'
+
 /**
  * Work that may take hours: an async iterable of progress, with a result beside it. Not a thenable: awaiting the
  * operation itself would lose its progress. Breaking off the iteration stops the watching only; `await using` stops
@@ -26,6 +28,11 @@ export interface Work<Progress, Result> {
   readonly signal?: AbortSignal | undefined
   /** Between two readings of the progress. */
   readonly intervalMs: number
+}
+
+/** What the result of stopped work rejects with. Internal. */
+export function cancelled(operation: string, path: string, progress: unknown): BtrfsError {
+  return new BtrfsError(operation, { code: 'ECANCELED', errno: -125, text: 'cancelled', progress }, { path })
 }
 
 /** Until the kernel has counters, which takes it a moment. */

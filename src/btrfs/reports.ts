@@ -1,10 +1,10 @@
 /** What a tree comes to: added up while its extents go by, no row leaves the addon. */
 import { join, relative } from 'node:path'
 import * as v from 'valibot'
-import { BtrfsError, check } from '../errors.js'
+import { check } from '../errors.js'
 import { type NativeNamed, type NativeTally, native } from '../native.js'
 import { directory, topOf } from './directory.js'
-import { LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
 import { checkScan, scanTree } from './scan.js'
 import { tree } from './subvolume-trees.js'
@@ -300,11 +300,7 @@ function report<Report>(
         await volume.track(work(stop))
       } catch (error) {
         if (!stop.aborted) throw error
-        throw new BtrfsError(
-          operation,
-          { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() },
-          { path: volume.path },
-        )
+        throw cancelled(operation, volume.path, now())
       }
       return result({ ...figures(tally), names: native.tallyNames(tally) })
     },

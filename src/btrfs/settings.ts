@@ -12,7 +12,6 @@ const labelArgument = v.pipe(
 )
 const transaction = v.pipe(v.number(), v.safeInteger('a generation'), v.minValue(0))
 const featuresArgument = v.record(v.string(), v.unknown(), 'an object of features')
-const whole = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
 
 /**
  * Names the volume; '' takes the name away. BTRFS_IOC_SET_FSLABEL · CAP_SYS_ADMIN · quick, with a commit.
@@ -150,33 +149,6 @@ export async function waitSync(volume: Volume, id = 0, options: CallOptions = {}
   await volume.call('waitSync', {}, check('waitSync', callOptions, options), (t) =>
     native.waitSync(t, volume.handle, which),
   )
-}
-
-export interface TrimOptions extends CallOptions {
-  /** Logical bytes; of what is in no block group everything is trimmed, whatever the range. Default: all. */
-  readonly start?: number
-  readonly length?: number
-  /** Leave smaller free pieces alone. Default 0: the device's own least. */
-  readonly minimumBytes?: number
-}
-const trimOptions = v.strictObject({
-  ...callOptions.entries,
-  start: v.optional(whole, 0),
-  length: v.optional(whole),
-  minimumBytes: v.optional(whole, 0),
-})
-
-/**
- * Tells the devices which of their blocks are free. FITRIM · CAP_SYS_ADMIN · seconds to minutes, on a thread of its
- * own; the kernel cannot be stopped in it: `signal` and `timeoutMs` are answered when it is done.
- * @returns the bytes that were trimmed, of all devices
- * @throws BtrfsError EOPNOTSUPP (no device can), EPERM, EROFS, EBADF
- * @example
- * console.log(formatBytes(await fs.trim({ minimumBytes: 1024 ** 2 })))
- */
-export async function trim(volume: Volume, options: TrimOptions = {}): Promise<number> {
-  const { start, length, minimumBytes, ...callWith } = check('trim', trimOptions, options)
-  return volume.callLong('trim', {}, callWith, (t) => native.trim(t, volume.handle, start, length, minimumBytes))
 }
 
 /**

@@ -1,9 +1,12 @@
 /** Files that share their data: deduplicated, or cloned. */
 import * as v from 'valibot'
 import { check } from '../errors.js'
+import type { NativeDeduplicated } from '../native/extents.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { callOptions, pathArgument, whole } from './options.js'
+import { cancelled, LongOperation, type Operation } from './operation.js'
+import { callOptions, pathArgument, resumeOptions, whole } from './options.js'
+import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface DedupeRange {
@@ -29,6 +32,19 @@ export interface Deduplicated {
   readonly errno?: number | undefined
   readonly hint?: string | undefined
 }
+export interface DeduplicateProgress {
+  /** Gone through, of each destination; what differs or fails counts as gone through to its end. */
+  readonly doneBytes: number
+  /** Length of the range × destinations; undefined until the source was looked at. */
+  readonly totalBytes: number | undefined
+  /** Shared now, of all destinations. */
+  readonly dedupedBytes: number
+}
+/** `progress` of the error when it was stopped. */
+export interface DeduplicateStopped extends DeduplicateProgress {
+  /** Of each destination; what was not gone through to its end is 'failed' with ECANCELED. */
+  readonly outcomes: readonly Deduplicated[]
+}
 const range = v.strictObject({
   offset: v.optional(whole, 0),
   lengthBytes: v.optional(v.pipe(whole, v.minValue(1))),
@@ -42,45 +58,59 @@ const destinations = v.array(v.strictObject({ path: pathArgument, offset: v.opti
  *
  * Offsets are multiples of the sector size (info()), and so is the length unless it ends at the end of both files; else
  * the destination fails with EINVAL and a hint. A file without checksums (NOCOW) shares only with its like.
- * cancel by `signal` and close() work between two pieces of 16 MiB; what is shared by then stays so.
+ * cancel(), an aborted signal and close() stop it within the 64 MiB that the kernel compares at once; what is shared by
+ * then stays so.
  * @param source absolute or relative to the filesystem's path, as those of the destinations; no symlink is followed
- * @returns one outcome a destination, in order; a difference or a failure of one is a value, and the others go on
- * @throws BtrfsError of the source ENOENT, EACCES, ELOOP, EISDIR, EINVAL, EBADF; ECANCELED and ETIMEDOUT, with the
- * outcomes so far in `progress`; BtrmindError BTRMIND_ERR_WRONG_VOLUME, BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
+ * @returns an operation; its `result` is one outcome a destination, in order: a difference or a failure of one is a
+ * value, and the others go on. It rejects with BtrfsError, of the source: ENOENT, EACCES, ELOOP, EISDIR, EBADF;
+ * ECANCELED, with the outcomes so far in `progress` (DeduplicateStopped); BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @throws BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example
- * const [copy] = await fs.deduplicate('a.iso', {}, [{ path: 'copy of a.iso' }])
+ * const [copy] = await fs.deduplicate('a.iso', {}, [{ path: 'copy of a.iso' }]).result
  * if (copy?.outcome === 'same') console.log(copy.dedupedBytes)
  */
-export async function deduplicate(
+export function deduplicate(
   volume: Volume,
   source: string,
   of: DedupeRange,
   to: readonly DedupeDestination[],
-  options: CallOptions = {},
-): Promise<Deduplicated[]> {
+  options: ResumeOptions = {},
+): Operation<DeduplicateProgress, Deduplicated[]> {
   const from = volume.resolve(check('deduplicate: source', pathArgument, source))
   const { offset, lengthBytes } = check('deduplicate: range', range, of)
   const targets = check('deduplicate: destinations', destinations, to)
-  const callWith = check('deduplicate', callOptions, options)
+  const { signal, intervalMs } = check('deduplicate', resumeOptions, options)
   const paths = targets.map(({ path }) => volume.resolve(path))
   const offsets = Float64Array.from(targets, ({ offset }) => offset)
-  type Row = Awaited<ReturnType<typeof native.deduplicate>>[number]
-  const outcome = ({ dedupedBytes, code, errno, hint }: Row, index: number): Deduplicated => {
+  const counters = native.deduplicateCounters()
+  const now = (): DeduplicateProgress => native.deduplicateDone(counters)
+  const outcome = ({ dedupedBytes, code, errno, hint }: NativeDeduplicated, index: number): Deduplicated => {
     const { path, offset } = targets[index]!
     if (code === '') return { path, offset, outcome: 'same', dedupedBytes }
     if (code === 'DIFFERS') return { path, offset, outcome: 'differs', dedupedBytes }
     return { path, offset, outcome: 'failed', dedupedBytes, code, errno, ...(hint === '' ? {} : { hint }) }
   }
-  try {
-    const rows = await volume.callLong('deduplicate', { path: from }, callWith, (t) =>
-      native.deduplicate(t, volume.handle, from, offset, lengthBytes, paths, offsets),
-    )
-    return rows.map(outcome)
-  } catch (error) {
-    const { progress } = error as { progress?: Row[] }
-    if (Array.isArray(progress)) Object.assign(error as Error, { progress: progress.map(outcome) })
-    throw error
+  const work = async (stop: AbortSignal): Promise<Deduplicated[]> => {
+    try {
+      const rows = await volume.callLong('deduplicate', { path: from }, { signal: stop }, (t) =>
+        native.deduplicate(t, volume.handle, from, offset, lengthBytes, paths, offsets, counters),
+      )
+      return rows.map(outcome)
+    } catch (error) {
+      const { progress } = error as { progress?: NativeDeduplicated[] }
+      if (progress === undefined && (!stop.aborted || error !== stop.reason)) throw error
+      // Stopped before it began: nothing is known of any.
+      const rows = progress ?? paths.map(() => ({ dedupedBytes: 0, code: 'ECANCELED', errno: -125, hint: '' }))
+      const stopped: DeduplicateStopped = { ...now(), outcomes: rows.map(outcome) }
+      throw cancelled('deduplicate', from, stopped)
+    }
   }
+  return new LongOperation({
+    start: (stop) => volume.track(work(stop)),
+    progress: async () => now(),
+    signal,
+    intervalMs,
+  })
 }
 
 export interface CloneOptions extends CallOptions {

@@ -6,7 +6,7 @@ import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
-import { LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation } from './operation.js'
 import { callOptions, pathArgument, resumeOptions, snapshotOptions } from './options.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { deleteSubvolume, snapshot } from './subvolumes.js'
@@ -179,7 +179,7 @@ export function deleteSubvolumes(
   const now = (): DeleteProgress => ({ planned, deleted, freed: deleted - waiting.size, failures: [...failures] })
   const stopHere = (stop: AbortSignal) => {
     if (!stop.aborted) return
-    throw new BtrfsError('deleteSubvolumes', { code: 'ECANCELED', errno: -125, text: 'cancelled', progress: now() })
+    throw cancelled('deleteSubvolumes', volume.path, now())
   }
   const work = async (own: Volume, stop: AbortSignal) => {
     const all = new Map<number, Member>()

@@ -2,8 +2,10 @@
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import type { FileExtent } from '../btrfs/extents.js'
+import type { DeduplicateProgress } from '../btrfs/sharing.js'
 import { formatBytes } from '../units.js'
-import { type Io, paint, printJson, table } from './output.js'
+import { follow } from './follow.js'
+import { bar, type Io, paint, printJson, table } from './output.js'
 import { openVolumeOf } from './place.js'
 
 const PAGE = 512
@@ -66,7 +68,8 @@ export async function deduplicate(
   const { fs, target } = await openVolumeOf(io, source)
   await using _ = fs
   const to = destinations.map((path) => ({ path: resolve(path), offset: destinationOffset ?? offset }))
-  const outcomes = await fs.deduplicate(target, { offset, lengthBytes: length }, to, { signal: io.signal })
+  const work = fs.deduplicate(target, { offset, lengthBytes: length }, to, { signal: io.signal, intervalMs: 200 })
+  const outcomes = await follow(io, work, compared, { json })
   if (json) printJson(io, outcomes)
   else {
     const rows = outcomes.map(({ path, outcome, dedupedBytes, code, hint }) => [
@@ -77,6 +80,11 @@ export async function deduplicate(
     io.stdout.write(table(['outcome', 'deduplicated', 'path'], rows, [1]))
   }
   return outcomes.every(({ outcome }) => outcome !== 'failed')
+}
+
+function compared({ doneBytes, totalBytes, dedupedBytes }: DeduplicateProgress): string {
+  const ratio = totalBytes ? doneBytes / totalBytes : 0
+  return `${bar(ratio, 20)} ${(100 * ratio).toFixed(1)} %  ${formatBytes(dedupedBytes)} shared`
 }
 
 export interface CloneCommand {

@@ -19,6 +19,17 @@ export interface NativeDefragmented extends NativeDiskBytes {
   compressedBytes: number
 }
 
+/** How far a deduplication is; opaque. */
+export type NativeDeduplicateCounters = { readonly __deduplicate: unique symbol }
+
+/** Of one destination: '' (the same), 'DIFFERS' or an errno name. */
+export interface NativeDeduplicated {
+  dedupedBytes: number
+  code: string
+  errno: number
+  hint: string
+}
+
 export interface NativeEncoded {
   data: Uint8Array<ArrayBuffer>
   lengthBytes: number
@@ -40,6 +51,13 @@ export interface ExtentsNative {
     end: number | undefined,
     sync: boolean,
   ): Promise<{ rows: Float64Array; more: boolean; file?: NativeHandle }>
+  deduplicateCounters(): NativeDeduplicateCounters
+  /** `totalBytes` once the source was looked at. */
+  deduplicateDone(counters: NativeDeduplicateCounters): {
+    doneBytes: number
+    totalBytes: number | undefined
+    dedupedBytes: number
+  }
   /** Of each destination. Rejects with ECANCELED and them as `progress`. */
   deduplicate(
     ticket: number,
@@ -49,7 +67,8 @@ export interface ExtentsNative {
     lengthBytes: number | undefined,
     paths: readonly string[],
     offsets: Float64Array,
-  ): Promise<{ dedupedBytes: number; code: string; errno: number; hint: string }[]>
+    counters: NativeDeduplicateCounters,
+  ): Promise<NativeDeduplicated[]>
   clone(
     ticket: number,
     handle: NativeHandle,

@@ -66,21 +66,6 @@ describe.skipIf(cannotMount)('settings', () => {
     await expect(fs.waitSync(-1)).rejects.toThrow(/transaction/)
   })
 
-  it('trims: the backing file has a hole where nothing is', async () => {
-    run('dd', 'if=/dev/urandom', `of=${join(volume.path, 'file')}`, 'bs=1M', 'count=100', 'conv=fsync', 'status=none')
-    const image = () => statSync(volume.images[0]!).blocks * 512
-    const full = image()
-    run('rm', join(volume.path, 'file'))
-    await fs.sync()
-    const bytes = await fs.trim()
-    expect(bytes).toBeGreaterThan(100 << 20)
-    run('sync')
-    expect(full - image()).toBeGreaterThan(90 << 20)
-    expect(await fs.trim({ minimumBytes: 2 ** 40 })).toBe(0)
-    expect(await fs.trim({ start: 2 ** 52 })).toBe(0)
-    await expect(fs.trim({ minimum: 1 } as never)).rejects.toThrow(/minimum/)
-  })
-
   it('the default subvolume is what is mounted, and cannot be deleted', async () => {
     expect(await fs.defaultSubvolume()).toBe(5)
     await fs.createSubvolume('root')

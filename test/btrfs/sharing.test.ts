@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Deduplicated } from '../../src/btrfs/sharing.js'
+import type { DeduplicateProgress, DeduplicateStopped } from '../../src/btrfs/sharing.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
@@ -54,7 +54,7 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       'source',
       {},
       names.map((path) => ({ path })),
-    )
+    ).result
     expect(outcomes).toMatchObject([
       { path: 'whole', offset: 0, outcome: 'same', dedupedBytes: 20 * MIB },
       { outcome: 'differs', dedupedBytes: 16 * MIB },
@@ -77,7 +77,7 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       write(`many-${i}`, i === 250 ? content.subarray(BLOCK, 2 * BLOCK) : block)
       return { path: `many-${i}` }
     })
-    const each = await fs.deduplicate('one', { lengthBytes: BLOCK }, many)
+    const each = await fs.deduplicate('one', { lengthBytes: BLOCK }, many).result
     expect(each.map(({ outcome }) => outcome)).toEqual(many.map((_, i) => (i === 250 ? 'differs' : 'same')))
     // Inline data has nothing to share: of a whole block it is data.
     expect(await sharedBytes('many-299')).toBe(BLOCK)
@@ -104,7 +104,7 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       const destination = model[b]!.subarray(to * BLOCK, (to + length) * BLOCK)
       if (pick(2) === 0) {
         const range = { offset: from * BLOCK, lengthBytes: length * BLOCK }
-        const [one] = await fs.deduplicate(name(a), range, [{ path: name(b), offset: to * BLOCK }])
+        const [one] = await fs.deduplicate(name(a), range, [{ path: name(b), offset: to * BLOCK }]).result
         const outcome = overlap ? 'failed' : source.equals(destination) ? 'same' : 'differs'
         expect([step, one!.outcome]).toEqual([step, outcome])
         expect(one!.dedupedBytes).toBe(outcome === 'same' ? length * BLOCK : 0)
@@ -134,29 +134,77 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     run('btrfs', 'scrub', 'start', '-B', volume.path)
   })
 
+  it('a deduplication tells how far it is', async () => {
+    const content = noise(20 * MIB, 6)
+    for (const name of ['told', 'told-1', 'told-2']) write(name, content)
+    write('told-other', noise(20 * MIB, 7))
+    const to = ['told-1', 'told-other', 'told-gone', 'told-2'].map((path) => ({ path }))
+    const work = fs.deduplicate('told', {}, to, { intervalMs: 1 })
+    let last: DeduplicateProgress = { doneBytes: 0, totalBytes: undefined, dedupedBytes: 0 }
+    for await (const now of work) {
+      for (const key of ['doneBytes', 'dedupedBytes'] as const) expect(now[key]).toBeGreaterThanOrEqual(last[key])
+      expect([undefined, 4 * 20 * MIB]).toContain(now.totalBytes)
+      last = now
+    }
+    expect((await work.result).map(({ dedupedBytes }) => dedupedBytes)).toEqual([20 * MIB, 0, 0, 20 * MIB])
+    expect(await work.progress()).toBeUndefined()
+  })
+
   it('a deduplication that is stopped says what it shared by then', async () => {
-    const content = noise(20 * MIB, 5)
+    const content = noise(64 * MIB, 5)
     write('long', content)
-    const copies = Array.from({ length: 4 }, (_, i) => ({ path: `long-${i}` }))
+    const copies = Array.from({ length: 6 }, (_, i) => ({ path: `long-${i}` }))
     for (const { path } of copies) write(path, content)
     await fs.sync()
-    const stop = new AbortController()
-    const running = fs.deduplicate('long', {}, copies, { signal: stop.signal })
-    // In its middle or before it began; it must end either way, and quickly.
-    setTimeout(() => stop.abort(), 30)
-    const end = await running.catch((error) => error)
-    if (!Array.isArray(end)) {
-      const progress = (end as { progress?: Deduplicated[] }).progress
-      expect(end).toMatchObject({ code: 'ECANCELED' })
-      expect(progress).toHaveLength(4)
-      for (const { dedupedBytes } of progress!) expect(dedupedBytes % (16 * MIB)).toBe(0)
+    const total = copies.length * content.length
+    const stopped = (error: { code: string; progress: DeduplicateStopped }) => {
+      expect(error).toMatchObject({ name: 'BtrfsError', code: 'ECANCELED', operation: 'deduplicate' })
+      const { outcomes, dedupedBytes, doneBytes } = error.progress
+      expect(outcomes).toHaveLength(copies.length)
+      expect(dedupedBytes).toBe(outcomes.reduce((sum, { dedupedBytes }) => sum + dedupedBytes, 0))
+      expect(doneBytes).toBe(dedupedBytes)
+      for (const { dedupedBytes, outcome, code } of outcomes) {
+        expect(dedupedBytes % (16 * MIB)).toBe(0)
+        expect([outcome, code]).toEqual(dedupedBytes === content.length ? ['same', undefined] : ['failed', 'ECANCELED'])
+      }
+      return doneBytes
     }
+    const work = fs.deduplicate('long', {}, copies, { intervalMs: 1 })
+    for await (const { doneBytes, totalBytes } of work) {
+      if (doneBytes === 0) continue
+      expect(totalBytes).toBe(total)
+      await work.cancel()
+      break
+    }
+    const part = stopped(
+      await work.result.then(
+        () => expect.unreachable(),
+        (error) => error,
+      ),
+    )
+    expect(part).toBeGreaterThan(0)
+    expect(part).toBeLessThan(total)
+    const before = fs.deduplicate('long', {}, copies, { signal: AbortSignal.abort() })
+    expect(
+      stopped(
+        await before.result.then(
+          () => expect.unreachable(),
+          (error) => error,
+        ),
+      ),
+    ).toBe(0)
     const other = await openFilesystem(volume.path)
     const cut = other.deduplicate('long', {}, copies)
-    const [outcome] = await Promise.allSettled([cut, other.close()])
-    if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'ECANCELED' })
+    await other.close()
+    stopped(
+      await cut.result.then(
+        () => expect.unreachable(),
+        (error) => error,
+      ),
+    )
+    await expect(other.deduplicate('long', {}, copies).result).rejects.toMatchObject({ code: 'EBADF' })
     for (const { path } of copies) expect(readFileSync(at(path)).equals(content)).toBe(true)
-    expect(await fs.deduplicate('long', {}, copies)).toMatchObject(copies.map(() => ({ outcome: 'same' })))
+    expect(await fs.deduplicate('long', {}, copies).result).toMatchObject(copies.map(() => ({ outcome: 'same' })))
   })
 
   it('clones whole files and parts, onto what is there or what it makes', async () => {
@@ -209,7 +257,7 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     expect(() => statSync(at('nocow/made'))).toThrow(/ENOENT/)
     await fs.clone('nocow/file', 'nocow/made', { create: true })
     expect(readFileSync(at('nocow/made')).equals(noise(MIB, 9))).toBe(true)
-    expect(await fs.deduplicate('plain', {}, [{ path: 'nocow/file' }])).toMatchObject([
+    expect(await fs.deduplicate('plain', {}, [{ path: 'nocow/file' }]).result).toMatchObject([
       { outcome: 'failed', ...refused('NOCOW') },
     ])
     for (const [options, hint] of [
@@ -220,20 +268,20 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       [{ sourceOffset: 8 * MIB, lengthBytes: MIB }, 'source ends at 1048576'],
     ] as const)
       await expect(fs.clone('plain', 'kept', options)).rejects.toMatchObject(refused(hint))
-    expect(await fs.deduplicate('plain', { offset: 7 }, [{ path: 'kept' }])).toMatchObject([refused('multiples')])
+    expect(await fs.deduplicate('plain', { offset: 7 }, [{ path: 'kept' }]).result).toMatchObject([
+      refused('multiples'),
+    ])
     expect(readFileSync(at('kept')).equals(noise(MIB, 11))).toBe(true)
     await expect(fs.clone('plain', '/tmp/btrmind-nothing', { create: true })).rejects.toThrow(/WRONG_VOLUME/)
     expect(() => statSync('/tmp/btrmind-nothing')).toThrow(/ENOENT/)
     await expect(fs.clone('/etc/passwd', 'kept')).rejects.toThrow(/WRONG_VOLUME.*passwd/)
     await expect(fs.clone('nocow', 'kept')).rejects.toMatchObject({ code: 'EISDIR' })
-    await expect(fs.deduplicate('nocow', {}, [{ path: 'kept' }])).rejects.toMatchObject({ code: 'EISDIR' })
+    await expect(fs.deduplicate('nocow', {}, [{ path: 'kept' }]).result).rejects.toMatchObject({ code: 'EISDIR' })
     await expect(fs.clone('plain', 'kept', { sourceOffset: -1 })).rejects.toThrow(/sourceOffset.*-1/)
     await expect(fs.clone('plain', 'kept', { offset: 1 } as never)).rejects.toThrow(/offset/i)
-    await expect(fs.deduplicate('plain', { lenght: 1 } as never, [])).rejects.toThrow(
-      /did you mean 'lengthBytes'|valid/,
-    )
-    await expect(fs.deduplicate('plain', {}, [{ path: 'kept', offset: 0.5 }])).rejects.toThrow(/offset.*0\.5/)
-    expect(await fs.deduplicate('plain', {}, [])).toEqual([])
+    expect(() => fs.deduplicate('plain', { lenght: 1 } as never, [])).toThrow(/did you mean 'lengthBytes'|valid/)
+    expect(() => fs.deduplicate('plain', {}, [{ path: 'kept', offset: 0.5 }])).toThrow(/offset.*0\.5/)
+    expect(await fs.deduplicate('plain', {}, []).result).toEqual([])
     run('btrfs', 'subvolume', 'snapshot', '-r', volume.path, at('snapshot'))
     await expect(fs.clone('plain', 'snapshot/kept')).rejects.toMatchObject({ code: 'EROFS' })
     const closed = await openFilesystem(volume.path)

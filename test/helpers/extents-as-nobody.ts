@@ -30,7 +30,7 @@ for (const file of ['own', 'others', 'secret']) {
   result[file] = {
     extents: await tell(() => rows(path)),
     defragment: await tell(() => figures(path)),
-    deduplicate: await tell(() => fs.deduplicate('shared/own', {}, [{ path }])),
+    deduplicate: await tell(() => fs.deduplicate('shared/own', {}, [{ path }]).result),
     clone: await tell(() => fs.clone('shared/own', path)),
     cloneFrom: await tell(() => fs.clone(path, `shared/new-${file}`, { create: true })),
     compression: await tell(() => fs.compressionProperty(path)),

@@ -41,7 +41,9 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
 
   root
     .command('deduplicate')
-    .description('let files share the data of one, where the kernel finds that they hold the same')
+    .description(
+      'let files share the data of one, where the kernel finds that they hold the same; progress on a terminal',
+    )
     .argument('<source>', 'a regular file')
     .argument('<destinations...>', 'files on the same volume')
     .option('--offset <bytes>', 'where to begin in the source', bytes)

@@ -1,8 +1,10 @@
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import type { TrimProgress } from '../btrfs/trim.js'
 import type { BlockGroupType, Device, Unavailable } from '../btrfs/types.js'
 import { BtrmindError } from '../errors.js'
 import { formatBytes } from '../units.js'
-import { type Io, printJson, table } from './output.js'
+import { follow } from './follow.js'
+import { bar, type Io, printJson, table } from './output.js'
 
 interface Json {
   readonly json?: boolean
@@ -48,9 +50,15 @@ export async function trim(
   { start, length, minimum, json }: Json & { start?: number; length?: number; minimum?: number },
 ): Promise<void> {
   await using fs = await open(io, path)
-  const trimmedBytes = await fs.trim({ start, length, minimumBytes: minimum, signal: io.signal })
-  if (json) printJson(io, { trimmedBytes })
-  else io.stdout.write(`${formatBytes(trimmedBytes)} trimmed\n`)
+  const work = fs.trim({ start, length, minimumBytes: minimum, signal: io.signal, intervalMs: 200 })
+  const done = await follow(io, work, trimming, { json })
+  if (json) printJson(io, done)
+  else io.stdout.write(`${formatBytes(done.trimmedBytes)} trimmed\n`)
+}
+
+function trimming({ blockGroups, totalBlockGroups, trimmedBytes }: TrimProgress): string {
+  const ratio = totalBlockGroups === 0 ? 1 : blockGroups / totalBlockGroups
+  return `${bar(ratio, 20)} ${blockGroups} of ${totalBlockGroups} block groups  ${formatBytes(trimmedBytes)} trimmed`
 }
 
 export async function resize(

@@ -33,7 +33,7 @@ export function addFilesystemCommands(root: Command, io: Io): void {
     .action(async (path: string) => (await work()).sync(io, path))
   group
     .command('trim')
-    .description('tell the devices what is free')
+    .description('tell the devices what is free; progress on a terminal')
     .argument(...VOLUME)
     .option('--start <size>', 'from here on, of the volume’s addresses', size)
     .option('--length <size>', 'so much from there', size)

@@ -125,6 +125,8 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await well('filesystem', 'sync', volume.path)).toBe('')
     expect((await json('filesystem', 'trim', volume.path)).trimmedBytes).toBeGreaterThan(0)
     expect(await well('filesystem', 'trim', volume.path, '--minimum', '1M')).toMatch(/ trimmed$/m)
+    const live = await btrmind(['filesystem', 'trim', volume.path], { isTTY: true })
+    expect(live).toMatchObject({ code: 0, err: expect.stringMatching(/^(\r.* of \d+ block groups .*)?\r\S+$/) })
     const sizeBytes = async () => (await fs.devices())[0]!.sizeBytes
     await well('filesystem', 'resize', volume.path, '600MiB')
     expect(await sizeBytes()).toBe(600 * 2 ** 20)

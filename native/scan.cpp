@@ -1,6 +1,7 @@
 #include "scan.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -61,6 +62,13 @@ int openInode(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation
   return fd < 0 ? -errno : fd;
 }
 
+// Of this thread; being preempted is none.
+double waitsSoFar() {
+  rusage usage = {};
+  getrusage(RUSAGE_THREAD, &usage);
+  return static_cast<double>(usage.ru_nvcsw);
+}
+
 uint64_t inodeOf(int fd) {
   struct stat stat;
   checkedCall(fstat(fd, &stat), "fstat", "read the directory");
@@ -119,6 +127,7 @@ uint64_t Scan::following() {
 
 Batch Scan::next(size_t rows, const Cancelled& cancelled) {
   Batch batch(options_.extents ? kExtentColumns : kColumns);
+  const double before = waitsSoFar();
   SearchLimits limits;
   limits.calls = 1;
   limits.bytes = kPageBytes;
@@ -178,6 +187,7 @@ Batch Scan::next(size_t rows, const Cancelled& cancelled) {
       next_.type++;
     }
   }
+  batch.waits = waitsSoFar() - before;
   batch.done = ended_ && rest_.empty();
   if (batch.done) {
     inodes_.clear();

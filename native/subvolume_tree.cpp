@@ -20,7 +20,7 @@ constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
 constexpr uint64_t kMax = UINT64_MAX;
 constexpr uint64_t kRange = 512;  // ids: some 256 KiB of the tree
-constexpr unsigned kThreads = 8;
+constexpr unsigned kThreads = 4;
 
 // What a ROOT_ITEM and the ROOT_BACKREF behind it say; `name` empty: it has no place.
 struct Found {

@@ -53,6 +53,8 @@ export interface NativeFileBatch {
   ends: Uint32Array<ArrayBuffer>
   skipped: { reason: string; count: number; example: Uint8Array<ArrayBuffer> }[]
   done: boolean
+  /** Of a scan: how often it had to wait for the disk. */
+  waits: number
   /** Of a scan that is done with its range: the first inode after it; Infinity: there is none. */
   next?: number
 }

@@ -48,6 +48,7 @@ Napi::Value toJs(Napi::Env env, Batch& batch) {
   }
   out.Set("skipped", skipped);
   out.Set("done", batch.done);
+  out.Set("waits", batch.waits);
   if (batch.done) out.Set("next", batch.next);
   return out;
 }

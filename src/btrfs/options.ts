@@ -60,7 +60,7 @@ export const walkOptions = v.strictObject({
 
 export const scanOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),
-  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 4_096),
+  batchSize: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_536)), 2_048),
   subvolume: v.optional(pathArgument, '.'),
   sinceGeneration: v.optional(whole, 0),
   extents: v.optional(v.boolean(), false),

@@ -1,12 +1,20 @@
 /** A scan, range of inodes by range: several at a time, which on a cold disk is several times quicker, in order. */
+import { availableParallelism } from 'node:os'
+import { setImmediate } from 'node:timers/promises'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
 import { toBatch } from './batch.js'
 import type { ScanBatch } from './types.js'
 import type { Volume } from './volume.js'
 
 const FIRST_INODE = 256
-/** Twice as many gained nothing on two processors, neither warm nor cold; half of a volume's lane stays free. */
-const AT_ONCE = 8
+/**
+ * Ranges at once: one for each processor, and more only while they wait for the disk, or whoever reads the rows would
+ * wait for a processor. Half of a volume's lane stays free.
+ */
+const MOST = 8
+const AT_ONCE = Math.min(MOST, availableParallelism())
+/** In one batch. */
+const MANY_WAITS = 8
 
 interface Range {
   readonly cursor: Promise<NativeFileCursor>
@@ -63,13 +71,16 @@ export async function* ranges(
         under.shift()
         idle.push(range.cursor)
         position = Math.max(position, raw.next!)
-        atOnce = Math.min(AT_ONCE, atOnce + 1)
+        atOnce = Math.min(raw.waits < MANY_WAITS ? AT_ONCE : MOST, atOnce + 1)
       } else {
         range.coming = range.cursor.then(next)
         range.coming.catch(() => {})
       }
       begin()
-      if (raw.ends.length > 0) yield toBatch(raw)
+      if (raw.ends.length === 0) continue
+      // Several batches may be there already: the event loop gets its turn between them.
+      await setImmediate()
+      yield toBatch(raw)
     }
   } finally {
     await Promise.allSettled(under.map(({ coming }) => coming))

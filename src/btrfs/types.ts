@@ -253,7 +253,7 @@ export interface FileRow {
 
 export interface ScanOptions {
   readonly signal?: AbortSignal | undefined
-  /** Rows in a batch, about. Default 4,096. */
+  /** Rows in a batch, about. Default 2,048: larger ones hold the event loop up for longer. */
   readonly batchSize?: number | undefined
   /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
   readonly subvolume?: string | undefined

@@ -4,11 +4,19 @@ import { table } from '../src/cli/output.js'
 import { cannotMount } from '../test/helpers/volume.js'
 import type { Row } from './measure.js'
 
-const PARTS: Record<string, { title: string; volume: boolean; load: () => Promise<{ rows(): Promise<Row[]> }> }> = {
+interface Part {
+  readonly title: string
+  readonly volume: boolean
+  /** Only when it is named. */
+  readonly long?: boolean
+  readonly load: () => Promise<{ rows(): Promise<Row[]> }>
+}
+const PARTS: Record<string, Part> = {
   usage: { title: 'usage()', volume: true, load: () => import('./usage.js') },
   subvolumes: { title: 'subvolumes', volume: true, load: () => import('./subvolumes.js') },
   trees: { title: 'large trees', volume: true, load: () => import('./trees.js') },
   progress: { title: 'progress of long work', volume: true, load: () => import('./progress.js') },
+  memory: { title: 'memory as trees grow', volume: true, long: true, load: () => import('./memory.js') },
   loop: { title: 'monitor to action', volume: true, load: () => import('./loop.js') },
   agent: { title: 'network', volume: false, load: async () => ({ rows: (await import('./agent.js')).agentRows }) },
 }
@@ -21,7 +29,7 @@ if (values.only !== undefined && PARTS[values.only] === undefined) {
 
 const rows: Row[] = []
 for (const [name, part] of Object.entries(PARTS)) {
-  if (values.only !== undefined && values.only !== name) continue
+  if (values.only === undefined ? part.long : values.only !== name) continue
   if (part.volume && cannotMount !== undefined) {
     rows.push({ operation: part.title, peerName: '', skipped: cannotMount })
     continue

@@ -86,9 +86,10 @@ async function listing(rounds: number, count: number): Promise<BenchRow[]> {
   ]
 }
 
-function makeFiles(root: string, count: number): void {
+/** @param made so many are there already */
+export function makeFiles(root: string, count: number, made = 0): void {
   const content = Buffer.alloc(5000, 'some content ')
-  for (let d = 0; d < count / 100; d++) {
+  for (let d = made / 100; d < count / 100; d++) {
     const directory = join(root, `group-${d % 50}`, `directory-${d}`)
     mkdirSync(directory, { recursive: true })
     for (let i = 0; i < 100; i++) {

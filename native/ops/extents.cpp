@@ -316,6 +316,18 @@ void cloneInto(int source, int destination, const Span& span, bool all, const st
   throw failure;
 }
 
+// Its failures name both.
+NamedFile openDestination(const HandlePtr& handle, const std::string& source, const std::string& destination) {
+  try {
+    return openNamed(handle, destination, Kinds::file, O_WRONLY);
+  } catch (Failure& failure) {
+    if (failure.error == EXDEV) throw;
+    failure.path = source;
+    failure.dest = destination;
+    throw;
+  }
+}
+
 // clone(ticket, handle, source, destination, sourceOffset, length or undefined, destinationOffset, create)
 // On the long lane: it settles when the kernel is done, which has no way to be stopped in it.
 Napi::Value clone(const Args& args) {
@@ -334,7 +346,7 @@ Napi::Value clone(const Args& args) {
           cloneInto(from.fd.get(), made.fd(), span, all, source, destination);
           made.keep();
         } else {
-          NamedFile to = openNamed(handle, destination, Kinds::file, O_WRONLY);
+          NamedFile to = openDestination(handle, source, destination);
           cloneInto(from.fd.get(), to.fd.get(), span, all, source, destination);
         }
         return Nothing{};

@@ -5,7 +5,7 @@ import { formatBytes } from '../units.js'
 import { checkPlan, chosen } from './balance-filters.js'
 import type { CallOptions } from './call.js'
 import { DeviceSpace, nextChunk, PROFILE_RULES, stripeBytes } from './chunk-allocator.js'
-import { type BlockGroup, blockGroups } from './inspect.js'
+import { type BlockGroup, readBlockGroups } from './inspect.js'
 import { type Reading, unpack } from './space.js'
 import type { BalanceFilters, BalanceSelection, BlockGroupType, Profile } from './types.js'
 import type { Volume } from './volume.js'
@@ -70,7 +70,7 @@ export interface Layout {
 }
 
 export async function layout(volume: Volume, operation: string, options: CallOptions): Promise<Layout> {
-  const groups = await blockGroups(volume, options)
+  const groups = await readBlockGroups(volume, operation, options)
   const raw = await volume.call(operation, {}, options, (t) => native.space(t, volume.handle, 0))
   return { groups, reading: unpack(raw) }
 }

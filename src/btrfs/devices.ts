@@ -1,6 +1,6 @@
 import { isAbsolute, resolve } from 'node:path'
 import * as v from 'valibot'
-import { check } from '../errors.js'
+import { check, HINTS } from '../errors.js'
 import { type NativeReplace, native, SpacePart } from '../native.js'
 import { type CallOptions, call, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
@@ -45,6 +45,9 @@ export interface AddDeviceOptions extends CallOptions {
 }
 const addOptions = v.strictObject({ ...callOptions.entries, force: v.optional(v.boolean(), false) })
 
+/** Where a device's own permissions are in the way, theirs are not all that is missing. */
+const hints = { EACCES: HINTS.EPERM! }
+
 /**
  * Takes a block device into the volume. BTRFS_IOC_ADD_DEV · CAP_SYS_ADMIN · seconds. What is there is used only after a
  * balance. A device that is in use is refused (EBUSY); one that is not empty too (EEXIST: something but zeros in its
@@ -58,7 +61,7 @@ const addOptions = v.strictObject({ ...callOptions.entries, force: v.optional(v.
 export async function addDevice(volume: Volume, path: string, options: AddDeviceOptions = {}): Promise<void> {
   const device = resolve(check('addDevice: path', pathArgument, path))
   const { force, ...callWith } = check('addDevice', addOptions, options)
-  await volume.callLong('addDevice', { path: device }, callWith, (t) =>
+  await volume.callLong('addDevice', { path: device, hints }, callWith, (t) =>
     explained(native.deviceAdd(t, volume.handle, device, force), (failure) => whoHolds(volume, failure)),
   )
 }
@@ -136,7 +139,7 @@ export function replaceDevice(
   return new LongOperation({
     start: async (stop) =>
       named(
-        await volume.callLong('replaceDevice', { path }, { signal: stop }, (t) =>
+        await volume.callLong('replaceDevice', { path, hints }, { signal: stop }, (t) =>
           explained(native.deviceReplace(t, volume.handle, source, path, force, avoidSource), (failure) =>
             whoHolds(volume, failure),
           ),
@@ -205,7 +208,7 @@ const blockDevice = v.pipe(
   v.check((path) => isAbsolute(path), 'an absolute path of a block device'),
 )
 const control = (operation: string, what: 0 | 1 | 2, path: string, options: CallOptions) =>
-  call(operation, path === '' ? {} : { path }, check(operation, callOptions, options), (t) =>
+  call(operation, path === '' ? { hints } : { path, hints }, check(operation, callOptions, options), (t) =>
     native.deviceControl(t, what, path),
   )
 

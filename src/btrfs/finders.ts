@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { BtrmindError, check, quote } from '../errors.js'
 import { copyOf, rowAt } from './batch.js'
 import { pathArgument, scanOptions } from './options.js'
-import { scan } from './scan.js'
+import { checkScan, scanTree } from './scan.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
 import type { FileRow, ScanBatch, ScanOptions } from './types.js'
 import type { Volume } from './volume.js'
@@ -33,22 +33,25 @@ const isFile = (mode: number) => (mode & 0o170000) === 0o100000
 /** Of each file that has what is wanted, its first name. */
 async function* pick(
   volume: Volume,
+  operation: string,
   options: ScanOptions,
   wanted: (batch: ScanBatch, index: number) => boolean,
 ): AsyncGenerator<FileRow, void, void> {
-  let last = 0
-  for await (const batch of scan(volume, options)) {
-    const { length, inode, mode } = batch
+  /** Where a walk stands in for the scan, its names do not follow one another. */
+  const linked = new Set<number>()
+  for await (const batch of scanTree(volume, checkScan(options), operation)) {
+    const { length, inode, mode, links } = batch
     for (let i = 0; i < length; i++) {
-      // Its names follow one another.
-      if (inode[i] !== last && isFile(mode[i]!) && wanted(batch, i)) yield rowAt(batch, i)
-      last = inode[i]!
+      if (!isFile(mode[i]!) || linked.has(inode[i]!)) continue
+      if (links[i]! > 1) linked.add(inode[i]!)
+      if (wanted(batch, i)) yield rowAt(batch, i)
     }
   }
 }
 
 /**
- * The largest files of a tree, largest first; one with several names once. As scan() otherwise.
+ * The largest files of a tree, largest first; one with several names once. As scan() otherwise: without
+ * CAP_SYS_ADMIN only of the directories that may be read.
  * @param count at most so many
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example
@@ -63,7 +66,7 @@ export async function largest(volume: Volume, count: number, options: LargestOpt
     top = top.sort((a, b) => b[by] - a[by]).slice(0, most)
     if (top.length === most) least = top.at(-1)![by]
   }
-  for await (const row of pick(volume, scanWith, (batch, index) => batch[by][index]! > least)) {
+  for await (const row of pick(volume, 'largest', scanWith, (batch, index) => batch[by][index]! > least)) {
     top.push(copyOf(row))
     if (top.length >= 2 * most) sort()
   }
@@ -73,7 +76,8 @@ export async function largest(volume: Volume, count: number, options: LargestOpt
 
 /**
  * Files that nobody has touched for so long: neither read, written nor changed, by the youngest of their times. A read
- * may not show (`noatime`; `relatime` notes one a day). As scan() otherwise; a file with several names comes once.
+ * may not show (`noatime`; `relatime` notes one a day). A file with several names comes once. As scan() otherwise: without
+ * CAP_SYS_ADMIN only of the directories that may be read.
  * @param ageMs at least so old when the scan begins
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example
@@ -86,7 +90,7 @@ export function inactive(
 ): AsyncGenerator<FileRow, void, void> {
   const before = Date.now() - check('inactive: ageMs', ageArgument, ageMs)
   const { leastBytes, ...scanWith } = check('inactive', inactiveOptions, options)
-  return pick(volume, scanWith, ({ sizeBytes, atimeMs, mtimeMs, ctimeMs }, i) => {
+  return pick(volume, 'inactive', scanWith, ({ sizeBytes, atimeMs, mtimeMs, ctimeMs }, i) => {
     return sizeBytes[i]! >= leastBytes && Math.max(atimeMs[i]!, mtimeMs[i]!, ctimeMs[i]!) <= before
   })
 }
@@ -107,8 +111,9 @@ export async function* changed(
 ): AsyncGenerator<FileRow, void, void> {
   const scanWith = check('changed', changedOptions, options)
   const from = check('changed: since', sinceArgument, since)
-  const sinceGeneration = typeof from === 'number' ? from : await generationAfter(volume, from, scanWith)
-  for await (const batch of scan(volume, { ...scanWith, sinceGeneration }))
+  // Of 0 a scan without privilege would give what may be read, and not say that it is not all.
+  const sinceGeneration = typeof from === 'number' ? Math.max(1, from) : await generationAfter(volume, from, scanWith)
+  for await (const batch of scanTree(volume, checkScan({ ...scanWith, sinceGeneration }), 'changed'))
     for (let i = 0; i < batch.length; i++) yield rowAt(batch, i)
 }
 

@@ -28,9 +28,12 @@ export interface BlockGroup {
  * const thin = groups.filter(({ type, usedBytes = 0, sizeBytes }) => type === 'data' && usedBytes < 0.3 * sizeBytes)
  */
 export async function blockGroups(volume: Volume, options: CallOptions = {}): Promise<BlockGroup[]> {
-  const raw = await volume.call('blockGroups', {}, check('blockGroups', callOptions, options), (t) =>
-    native.blockGroups(t, volume.handle),
-  )
+  return readBlockGroups(volume, 'blockGroups', check('blockGroups', callOptions, options))
+}
+
+/** For a call of another name, which its errors are to have. */
+export async function readBlockGroups(volume: Volume, operation: string, options: CallOptions): Promise<BlockGroup[]> {
+  const raw = await volume.call(operation, {}, options, (t) => native.blockGroups(t, volume.handle))
   let stripe = 0
   return Array.from(raw.flags, (flags, row) => {
     const [logicalBytes, sizeBytes, used, count] = [0, 1, 2, 3].map((column) => raw.groups[4 * row + column]!)

@@ -284,7 +284,7 @@ function report<Report>(
     const scan = async (path: string) => {
       const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
       const checked = checkScan({ subvolume: path, consistent, sharing, signal: stop })
-      await scanTree(volume, checked, { operation, tally, prefix }).next() // there are no batches
+      await scanTree(volume, checked, operation, { tally, prefix }).next() // there are no batches
       stop.throwIfAborted()
       subvolumes++
     }

@@ -29,12 +29,11 @@ import { checkRoot } from './walk.js'
  *   for (let i = 0; i < batch.length; i++) if (batch.sizeBytes[i] > 1e9) console.log(batch.path(i))
  */
 export function scan(volume: Volume, options: ScanOptions = {}): AsyncGenerator<ScanBatch, void, void> {
-  return scanTree(volume, checkScan(options))
+  return scanTree(volume, checkScan(options), 'scan')
 }
 
 /** A scan that adds up instead of giving rows: for whom, what to, and what stands before the paths that are kept. */
 export interface Into {
-  readonly operation: string
   readonly tally: NativeTally
   readonly prefix: string
 }
@@ -42,17 +41,21 @@ type Checked = ReturnType<typeof checkScan>
 export const checkScan = (options: ScanOptions) => check('scan', scanOptions, options)
 
 /** Internal; with `into` the batches have no rows. */
-export async function* scanTree(volume: Volume, checked: Checked, into?: Into): AsyncGenerator<ScanBatch, void, void> {
+export async function* scanTree(
+  volume: Volume,
+  checked: Checked,
+  operation: string,
+  into?: Into,
+): AsyncGenerator<ScanBatch, void, void> {
   const { signal, consistent, sync } = checked
-  const operation = into?.operation ?? 'scan'
   const root = await directory(volume, volume.resolve(checked.subvolume), { signal })
   if (!consistent) {
     if (sync) await volume.call(operation, {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
-    return yield* read(volume, root, checked, into)
+    return yield* read(volume, root, checked, operation, into)
   }
   const top = await topOf(volume, root, operation)
   const { readonly } = await subvolumeOf(volume, top, { signal })
-  if (readonly) return yield* read(volume, root, checked, into)
+  if (readonly) return yield* read(volume, root, checked, operation, into)
   const taken = join(top, `.btrmind-scan-${randomUUID()}`)
   const own = await volume.share(operation)
   // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
@@ -68,7 +71,7 @@ export async function* scanTree(volume: Volume, checked: Checked, into?: Into): 
   try {
     await making
     signal?.throwIfAborted()
-    yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked, into)
+    yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked, operation, into)
   } finally {
     try {
       await remove()
@@ -83,10 +86,10 @@ async function* read(
   volume: Volume,
   root: Directory,
   options: Checked,
+  operation: string,
   into: Into | undefined,
 ): AsyncGenerator<ScanBatch, void, void> {
   const { signal, batchSize, sinceGeneration, extents, sharing } = options
-  const operation = into?.operation ?? 'scan'
   const given = checkRoot(operation, root)
   const context = { operation, path: root.path, batchSize, signal }
   const open = (ticket: number) =>

@@ -48,7 +48,10 @@ export async function setReadonly(
       )
     }
   }
-  await volume.call('setReadonly', { path: target }, callWith, (t) => native.setReadonly(t, volume.handle, target, on))
+  const hints = { EPERM: 'needs to be its owner, or root (CAP_FOWNER)' }
+  await volume.call('setReadonly', { path: target, hints }, callWith, (t) =>
+    native.setReadonly(t, volume.handle, target, on),
+  )
 }
 
 interface Member {
@@ -155,11 +158,12 @@ const deleteManyOptions = v.strictObject({
 
 /**
  * Deletes subvolumes one after the other, each by its id, and waits until the cleaner has freed them all.
- * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN · seconds to hours. cancel(), an aborted signal and close() stop it before
- * the next one; what was deleted stays so.
+ * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN, or without `waitUntilFreed` the mount option user_subvol_rm_allowed ·
+ * seconds to hours. cancel(), an aborted signal and close() stop it before the next one; what was deleted stays so.
  * @param paths absolute, or relative to the filesystem's path
  * @returns an operation; its `result` has what could not be deleted in `failures`, and rejects with BtrfsError ECANCELED
- * with the same in `progress`, or as subvolume() and subvolumes() when one cannot be found
+ * with the same in `progress`, EPERM (it may not wait: nothing was deleted), or as subvolume() and subvolumes() when one
+ * cannot be found
  * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
  * @example
  * const gone = fs.deleteSubvolumes(['snapshots/1', 'snapshots/2'], { recursive: true, perSecond: 10 })
@@ -189,6 +193,8 @@ export function deleteSubvolumes(
       for (const member of found.reverse()) all.set(member.id, member)
     }
     planned = all.size
+    // Whether it may wait is known before anything is gone.
+    if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
     /** Nothing can be taken out of a read-only one: these were made writable, being about to go themselves. */
     const opened = new Set<Member>()
     const startMs = performance.now()

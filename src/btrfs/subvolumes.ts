@@ -21,10 +21,15 @@ const groups = (ids: readonly string[]) =>
     const [level, number] = qgroupParts(id)!
     return (BigInt(level) << 48n) | BigInt(number)
   })
-const hints = { ENOTCONN: 'quota is off; see enableQuota()' }
+const hints = { ENOTCONN: 'quota is off; see enableQuota()', EACCES: 'needs write permission on its directory' }
+const snapshotHints = {
+  ...hints,
+  EPERM: 'needs to be the owner of the source, or root (CAP_FOWNER)',
+  EACCES: 'needs write permission on the destination’s directory, and access to the source',
+}
 
 /**
- * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · may be done by whoever may write in the directory · quick.
+ * Makes an empty subvolume. BTRFS_IOC_SUBVOL_CREATE_V2 · write permission on the directory · quick.
  * @param path absolute, or relative to the filesystem's path; its directory must exist
  * @param options.inherit quota groups that it belongs to from the start, as `level/id`, level 1 or more
  * @throws BtrfsError EEXIST, ENOENT (no such directory), ENAMETOOLONG (255 bytes), EACCES, EROFS, ENOSPC, EDQUOT,
@@ -47,13 +52,13 @@ export async function createSubvolume(
 
 /**
  * Takes a snapshot of a subvolume; subvolumes inside it are left out (empty directories stand for them).
- * BTRFS_IOC_SNAP_CREATE_V2 · owner of the source, or CAP_FOWNER · quick, but it commits a transaction.
+ * BTRFS_IOC_SNAP_CREATE_V2 · owner of the source, or CAP_FOWNER, and write permission on the directory · quick, but it commits a transaction.
  * @param source a subvolume's directory; absolute, or relative to the filesystem's path
  * @param destination must not exist, its directory must
  * @param options.readonly default false
  * @param options.inherit quota groups that it belongs to from the start; as createSubvolume()
- * @throws BtrfsError EEXIST, ENOENT, EINVAL (the source is not a subvolume), ENAMETOOLONG, EPERM, EROFS, ENOSPC,
- *   ETXTBSY (an active swap file), ENOTCONN and ENOENT as createSubvolume(); BtrmindError BTRMIND_ERR_WRONG_VOLUME
+ * @throws BtrfsError EEXIST, ENOENT, EINVAL (the source is not a subvolume), ENAMETOOLONG, EPERM, EACCES, EROFS,
+ *   ENOSPC, ETXTBSY (an active swap file), ENOTCONN and ENOENT as createSubvolume(); BtrmindError BTRMIND_ERR_WRONG_VOLUME
  * @example
  * await fs.snapshot('projects', `snapshots/${new Date().toISOString()}`, { readonly: true })
  */
@@ -66,7 +71,7 @@ export async function snapshot(
   const path = volume.resolve(check('snapshot: source', pathArgument, source))
   const dest = volume.resolve(check('snapshot: destination', pathArgument, destination))
   const { readonly, inherit, ...callWith } = check('snapshot', inheritingSnapshotOptions, options)
-  await volume.call('snapshot', { path, dest, hints }, callWith, (ticket) =>
+  await volume.call('snapshot', { path, dest, hints: snapshotHints }, callWith, (ticket) =>
     native.snapshot(ticket, volume.handle, path, dest, readonly, groups(inherit)),
   )
 }

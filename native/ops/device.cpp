@@ -153,6 +153,18 @@ Napi::Value toJs(Napi::Env env, btrfs_ioctl_dev_replace_status_params& status) {
   return out;
 }
 
+// The kernel notes a cancellation in memory only; the next transaction would write it. Where none came before the
+// volume is unmounted, it could not be mounted again: on disk the replacement would run still, its target gone. A
+// balance that no block group passes is the one thing that makes a transaction, commits it, and changes nothing. Where
+// another holds the volume, its own beginning has done the same.
+void writeCancellation(int fd) {
+  btrfs_ioctl_balance_args none = {};
+  none.flags = BTRFS_BALANCE_DATA;
+  none.data.flags = BTRFS_BALANCE_ARGS_VRANGE;
+  none.data.vend = 1;
+  tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_BALANCE_V2), &none);
+}
+
 // deviceReplace(ticket, handle, devid, target, force, avoidSource) → status when it is done
 Napi::Value deviceReplace(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -187,6 +199,10 @@ Napi::Value deviceReplace(const Args& args) {
           KernelCall::Inside inside(*call);
           return tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_DEV_REPLACE), &request);
         }();
+        if (returned == -ECANCELED) {
+          writeCancellation(handle->fd());
+          throw stopped(replaceStatus(handle->fd()));
+        }
         if (returned != 0) {
           Failure failure{returned < 0 ? -returned : returned, "BTRFS_IOC_DEV_REPLACE", "replace the device", target};
           failure.positive = returned > 0;
@@ -203,8 +219,9 @@ Napi::Value deviceReplace(const Args& args) {
           throw failure;
         }
         btrfs_ioctl_dev_replace_status_params status = replaceStatus(handle->fd());
-        if (status.replace_state == BTRFS_IOCTL_DEV_REPLACE_STATE_CANCELED) throw stopped(status);
-        return status;
+        if (status.replace_state != BTRFS_IOCTL_DEV_REPLACE_STATE_CANCELED) return status;
+        writeCancellation(handle->fd());
+        throw stopped(status);
       },
       toJs,
       [handle, call] {

@@ -76,6 +76,8 @@ export function reclaimDataBlockGroups(
   }
   let progress: ReclaimProgress | undefined
   return new LongOperation({
+    operation: OPERATION,
+    path: volume.path,
     start: (stop) =>
       volume.track(
         reclaim(volume, limits, stop, (now) => {

@@ -55,7 +55,7 @@ async function why(volume: Volume, selection: BalanceSelection, failure: NativeF
  * Goes on with a paused balance, with the filters that it has; its counters begin anew. To what was not filtered by
  * usage the kernel adds `usagePercent: 90`, and `soft` to a conversion, so that what is done is not done again.
  * BTRFS_IOC_BALANCE_V2 · CAP_SYS_ADMIN · long. cancel(), abort, close() and the end of the process (also by SIGKILL)
- * cancel it for good: to keep it, pause() it again.
+ * cancel it for good, or leave it paused where it had not gone on yet: to keep it, pause() it again.
  * @returns as `balance`; `result` rejects with ENOTCONN where none is paused
  * @example
  * if ((await fs.balanceStatus())?.state === 'paused') await fs.resumeBalance().result
@@ -76,6 +76,8 @@ function begin(
   explain: (failure: NativeFailure) => Promise<string | undefined>,
 ): Operation<BalanceProgress, BalanceProgress> {
   return new LongOperation({
+    operation,
+    path: volume.path,
     start: (stop) =>
       volume.callLong(operation, {}, { signal: stop }, (t) =>
         explained(native.balance(t, volume.handle, prepared), explain),

@@ -161,6 +161,8 @@ export function defragment(
     }
   }
   return new LongOperation({
+    operation: 'defragment',
+    path: target,
     start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => job.now(),
     signal,

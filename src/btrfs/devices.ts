@@ -137,6 +137,8 @@ export function replaceDevice(
   const path = resolve(check('replaceDevice: target', pathArgument, target))
   const { signal, intervalMs, force, avoidSource } = check('replaceDevice', replaceOptions, options)
   return new LongOperation({
+    operation: 'replaceDevice',
+    path,
     start: async (stop) =>
       named(
         await volume.callLong('replaceDevice', { path, hints }, { signal: stop }, (t) =>

@@ -7,8 +7,9 @@ import { BtrfsError } from '../errors.js'
  */
 export interface Operation<Progress, Result> extends AsyncIterable<Progress>, AsyncDisposable {
   /**
-   * Settles when the work really ended; rejects with ECANCELED (and `progress`) after cancel(). A rejection that
-   * nobody looks at is not reported as unhandled. Whoever iterates to the end gets it thrown there too.
+   * Settles when the work really ended; rejects with ECANCELED (and `progress`) after cancel(), and where nothing had
+   * begun with the reason of the caller's signal. A rejection that nobody looks at is not reported as unhandled. Whoever
+   * iterates to the end gets it thrown there too.
    */
   readonly result: Promise<Result>
   /** The counters now; undefined before the kernel has any and after the end. */
@@ -20,6 +21,9 @@ export interface Operation<Progress, Result> extends AsyncIterable<Progress>, As
 }
 
 export interface Work<Progress, Result> {
+  /** The public call, and what of: for the error of one that was stopped before it had begun. */
+  readonly operation: string
+  readonly path: string
   /** Begins it; `signal` asks it to stop, and it settles only when it has. */
   start(signal: AbortSignal): Promise<Result>
   progress(): Promise<Progress | undefined>
@@ -54,7 +58,11 @@ export class LongOperation<Progress, Result> implements Operation<Progress, Resu
     const stop = () => this.#stop.abort(signal?.reason)
     if (signal?.aborted) stop()
     signal?.addEventListener('abort', stop, { once: true })
-    this.result = work.start(this.#stop.signal)
+    this.result = work.start(this.#stop.signal).catch((error: unknown) => {
+      // Stopped before it had begun: the caller's signal has a reason of its own, cancel() has none.
+      const stopped = this.#stop.signal.aborted && error === this.#stop.signal.reason
+      throw stopped && !signal?.aborted ? cancelled(work.operation, work.path, undefined) : error
+    })
     const end = () => {
       signal?.removeEventListener('abort', stop)
       for (const wake of this.#sleepers ?? []) wake()

@@ -295,6 +295,8 @@ function report<Report>(
       if (path.startsWith(join(top.path, '/'))) await scan(path)
   }
   return new LongOperation({
+    operation,
+    path: volume.path,
     start: async (stop) => {
       try {
         await volume.track(work(stop))

@@ -89,34 +89,37 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
   const runs: DeviceScrub[] = []
   const startMs = performance.now()
   const now = () => summary(runs, performance.now() - startMs, checked.readonly)
-  return new LongOperation({
-    start: async (stop) => {
-      const { devid, start = 0, end, bytesPerSecond } = checked
-      const all = await devices(volume, { signal: stop })
-      for (const device of all) {
-        if (devid === undefined ? device.missing : device.devid !== devid) continue
-        const from = typeof start === 'number' ? start : (start[device.devid] ?? 0)
-        const extents = await volume.call('scrub', {}, { signal: stop }, (t) =>
-          native.deviceExtents(t, volume.handle, device.devid),
-        )
-        runs.push({ devid: device.devid, from, end, extents, counters: undefined, state: 'running' })
-      }
-      if (devid !== undefined && runs.length === 0) {
-        throw new BtrfsError(
-          'scrub',
-          { code: 'ENODEV', errno: -19, text: 'no such device', step: `find device ${devid}` },
-          { path: volume.path },
-        )
-      }
-      const ends = await Promise.allSettled(
-        runs.map((run) => scrubDevice(volume, run, { stop, readonly: checked.readonly, bytesPerSecond })),
+  const work = async (stop: AbortSignal) => {
+    const { devid, start = 0, end, bytesPerSecond } = checked
+    const all = await devices(volume, { signal: stop })
+    for (const device of all) {
+      if (devid === undefined ? device.missing : device.devid !== devid) continue
+      const from = typeof start === 'number' ? start : (start[device.devid] ?? 0)
+      const extents = await volume.call('scrub', {}, { signal: stop }, (t) =>
+        native.deviceExtents(t, volume.handle, device.devid),
       )
-      const failed = ends.filter((end) => end.status === 'rejected').map(({ reason }) => reason as Error)
-      const worst = failed.find((error) => (error as Partial<BtrfsError>).code !== 'ECANCELED') ?? failed[0]
-      if (worst === undefined) return now()
-      if (!(worst instanceof BtrfsError)) throw worst
-      throw Object.assign(worst, { progress: now() })
-    },
+      runs.push({ devid: device.devid, from, end, extents, counters: undefined, state: 'running' })
+    }
+    if (devid !== undefined && runs.length === 0) {
+      throw new BtrfsError(
+        'scrub',
+        { code: 'ENODEV', errno: -19, text: 'no such device', step: `find device ${devid}` },
+        { path: volume.path },
+      )
+    }
+    const ends = await Promise.allSettled(
+      runs.map((run) => scrubDevice(volume, run, { stop, readonly: checked.readonly, bytesPerSecond })),
+    )
+    const failed = ends.filter((end) => end.status === 'rejected').map(({ reason }) => reason as Error)
+    const worst = failed.find((error) => (error as Partial<BtrfsError>).code !== 'ECANCELED') ?? failed[0]
+    if (worst === undefined) return now()
+    if (!(worst instanceof BtrfsError)) throw worst
+    throw Object.assign(worst, { progress: now() })
+  }
+  return new LongOperation({
+    operation: 'scrub',
+    path: volume.path,
+    start: (stop) => volume.track(work(stop)),
     progress: async () => {
       await Promise.all(
         runs.map(async (run) => {

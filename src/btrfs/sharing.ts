@@ -106,6 +106,8 @@ export function deduplicate(
     }
   }
   return new LongOperation({
+    operation: 'deduplicate',
+    path: from,
     start: (stop) => volume.track(work(stop)),
     progress: async () => now(),
     signal,

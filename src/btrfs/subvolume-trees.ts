@@ -243,6 +243,8 @@ export function deleteSubvolumes(
     }
   }
   return new LongOperation({
+    operation: 'deleteSubvolumes',
+    path: volume.path,
     start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => now(),
     signal,

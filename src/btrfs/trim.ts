@@ -68,6 +68,8 @@ export function trim(volume: Volume, options: TrimOptions = {}): Operation<TrimP
     return now
   }
   return new LongOperation({
+    operation: 'trim',
+    path: volume.path,
     start: (stop) => volume.track(work(AbortSignal.any([stop, volume.closing]))),
     progress: async () => now,
     signal,

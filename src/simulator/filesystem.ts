@@ -233,6 +233,8 @@ export class SimulatedFilesystem implements Filesystem {
     begin: (volume: SimulatedVolume) => SimulatedBalance,
   ): Operation<BalanceProgress, BalanceProgress> {
     return new LongOperation({
+      operation: 'balance',
+      path: this.path,
       start: async (stop) => {
         this.#balance = begin(this.#ready(operation, signal))
         this.#running = this.#balance.run(operation, AbortSignal.any([stop, this.#closing.signal]))

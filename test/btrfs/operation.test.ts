@@ -13,6 +13,8 @@ function makeWork(options: Partial<Work<number, string>> = {}) {
   let readings = 0
   let asked: unknown
   const work: Work<number, string> = {
+    operation: 'balance',
+    path: '/mnt/pool',
     async start(signal) {
       signal.throwIfAborted()
       signal.addEventListener('abort', () => {
@@ -86,6 +88,19 @@ describe('LongOperation', () => {
       for await (const _ of operation) expect.unreachable()
     }
     await expect(iterated()).rejects.toThrow('stopped')
+  })
+
+  it('what is cancelled before it has begun ends as what is cancelled after', async () => {
+    const { operation } = makeWork({
+      start: async (signal) => {
+        await setImmediate()
+        signal.throwIfAborted()
+        return 'done'
+      },
+    })
+    await operation.cancel()
+    const error = { name: 'BtrfsError', code: 'ECANCELED', operation: 'balance', path: '/mnt/pool' }
+    await expect(operation.result).rejects.toMatchObject(error)
   })
 
   it('the end of its scope stops it', async () => {

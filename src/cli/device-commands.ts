@@ -77,7 +77,10 @@ the volume; what was moved off it stays where it is.`,
     .argument('<path>', path)
     .option('--reset', 'show them and set them to zero')
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nExit code 1 when one is not zero.')
+    .addHelpText(
+      'after',
+      '\nExit code 1 when one is not zero, or cannot be read: of a missing device nothing is known.',
+    )
     .action(async (path: string, options) => {
       if (!(await (await import('./device.js')).stats(io, path, options))) failed()
     })

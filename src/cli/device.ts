@@ -113,7 +113,7 @@ async function largest(fs: KernelFilesystem, devid: number): Promise<number> {
   throw new BtrfsError('resizeDevice', { code: 'ENODEV', errno: -19, text: known }, { path: fs.path })
 }
 
-/** @returns whether all are zero */
+/** @returns whether all are zero: of what cannot be read that is not known */
 export async function stats(io: Io, path: string, { reset, json }: Json & { reset?: boolean }): Promise<boolean> {
   await using fs = await openFilesystem(path, { signal: io.signal })
   const all: { devid: number; path: string | undefined; errors: DeviceErrors | undefined }[] = []
@@ -132,7 +132,7 @@ export async function stats(io: Io, path: string, { reset, json }: Json & { rese
     io.stdout.write(table(['id', 'device', ...names], rows, [0, 2, 3, 4, 5, 6]))
     if (reset) io.stdout.write('set to zero\n')
   }
-  return all.every(({ errors }) => Object.values(errors ?? {}).every((count) => count === 0))
+  return all.every(({ errors }) => errors !== undefined && Object.values(errors).every((count) => count === 0))
 }
 
 /** @returns whether no device is missing */

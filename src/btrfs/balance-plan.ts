@@ -2,12 +2,12 @@
 
 import { native } from '../native.js'
 import { formatBytes } from '../units.js'
-import { checkPlan, chosen } from './balance-filters.js'
+import { checkPlan, chosen, packFilters } from './balance-filters.js'
 import type { CallOptions } from './call.js'
 import { DeviceSpace, nextChunk, PROFILE_RULES, stripeBytes } from './chunk-allocator.js'
 import { type BlockGroup, readBlockGroups } from './inspect.js'
 import { type Reading, unpack } from './space.js'
-import type { BalanceFilters, BalanceSelection, BlockGroupType, Profile } from './types.js'
+import type { BalanceSelection, BlockGroupType, Profile } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface BalancePlanOptions extends CallOptions, BalanceSelection {}
@@ -83,7 +83,8 @@ function refusalsOf({ groups, reading }: Layout, selection: BalanceSelection): s
   const reasons: string[] = []
   const { data, metadata, force } = selection
   const mixed = groups.some(({ type }) => type === 'data+metadata')
-  if (mixed && JSON.stringify(sorted(data)) !== JSON.stringify(sorted(metadata)))
+  // The kernel compares them byte for byte.
+  if (mixed && String(packFilters(data)) !== String(packFilters(metadata)))
     reasons.push('data and metadata share block groups here: give both, with the same filters')
   const count = writable(reading).length
   for (const kind of ['data', 'metadata', 'system'] as const) {
@@ -97,11 +98,6 @@ function refusalsOf({ groups, reading }: Layout, selection: BalanceSelection): s
   }
   return reasons
 }
-const sorted = (filters: BalanceFilters | undefined) =>
-  filters &&
-  Object.entries(filters)
-    .filter(([, value]) => value !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
 
 /** From the most redundant on: of several profiles the kernel takes the first that is there for what is written anew. */
 const PREFERRED: readonly Profile[] = [

@@ -1,4 +1,5 @@
 /** Of balance, adding, removing, replacing and resizing devices, a volume has one at a time. */
+import { constants } from 'node:os'
 import { BtrfsError, check, type NativeFailure } from '../errors.js'
 import { native, SpacePart } from '../native.js'
 import type { CallOptions } from './call.js'
@@ -30,14 +31,14 @@ export async function exclusiveOperation(volume: Volume, options: CallOptions = 
     native.space(t, volume.handle, SpacePart.exclusive),
   )
   if (raw.exclusiveOperation !== undefined) return raw.exclusiveOperation as ExclusiveOperation
-  const code = raw.failures?.exclusiveOperation ?? 'ENOENT'
+  const code = (raw.failures?.exclusiveOperation ?? 'ENOENT') as keyof typeof constants.errno
   const path = `/sys/fs/btrfs/${volume.uuid}/exclusive_operation`
   throw new BtrfsError('exclusiveOperation', {
     code,
-    errno: -2,
+    errno: -constants.errno[code],
     text: 'cannot be read',
     path,
-    hint: 'needs Linux 5.10',
+    ...(code === 'ENOENT' ? { hint: 'needs Linux 5.10' } : {}),
   })
 }
 

@@ -5,7 +5,7 @@ import type { CallOptions } from './call.js'
 import { PROFILE_RULES } from './chunk-allocator.js'
 import { type BlockGroup, blockGroups } from './inspect.js'
 import { callOptions } from './options.js'
-import { unpack } from './space.js'
+import { type Reading, unpack } from './space.js'
 import type { BlockGroupType, Profile, Unavailable } from './types.js'
 import type { Volume } from './volume.js'
 
@@ -45,20 +45,25 @@ export interface Redundancy {
  */
 export async function redundancy(volume: Volume, options: CallOptions = {}): Promise<Redundancy> {
   const callWith = check('redundancy', callOptions, options)
-  const { devices, spaces } = unpack(
-    await volume.call('redundancy', {}, callWith, (t) => native.space(t, volume.handle, 0)),
-  )
-  const missing = new Set(devices.filter((device) => device.missing).map(({ devid }) => devid))
+  const reading = unpack(await volume.call('redundancy', {}, callWith, (t) => native.space(t, volume.handle, 0)))
   let groups: BlockGroup[] | undefined
-  let unavailable: Unavailable[] = []
   try {
     groups = await blockGroups(volume, callWith)
   } catch (error) {
     if ((error as { code?: string }).code !== 'EPERM') throw error
-    const fields = ['profiles.blockGroups', 'profiles.degraded', 'profiles.lost']
-    if (missing.size > 0) fields.push('complete', 'spareDevices')
-    unavailable = fields.map((field) => ({ field, reason: 'EPERM: needs root (CAP_SYS_ADMIN)' }))
   }
+  return redundancyOf(reading, groups)
+}
+
+/** Pure. Internal: exported for the tests. @param groups undefined: not permitted */
+export function redundancyOf(
+  { devices, spaces }: Pick<Reading, 'devices' | 'spaces'>,
+  groups: readonly BlockGroup[] | undefined,
+): Redundancy {
+  const missing = new Set(devices.filter((device) => device.missing).map(({ devid }) => devid))
+  const fields: string[] = []
+  if (groups === undefined) fields.push('profiles.blockGroups', 'profiles.degraded', 'profiles.lost')
+  if (groups === undefined && missing.size > 0) fields.push('complete', 'spareDevices')
   const absent = ({ stripes }: BlockGroup) =>
     new Set(stripes.map(({ devid }) => devid).filter((id) => missing.has(id))).size
   const profiles = spaces.map(({ type, profile }): ProfileRedundancy => {
@@ -76,13 +81,14 @@ export async function redundancy(volume: Volume, options: CallOptions = {}): Pro
   const spare =
     groups?.map((group) => PROFILE_RULES[group.profile].tolerated - absent(group)) ??
     (missing.size === 0 ? profiles.map(({ tolerated }) => tolerated) : undefined)
-  const least = spare && Math.min(...spare)
+  // Too many for the arguments of one call, on a volume of 125 TB.
+  const least = spare?.reduce((least, one) => Math.min(least, one), Number.POSITIVE_INFINITY)
   return {
     degraded: missing.size > 0,
     missingDevids: [...missing],
     complete: least === undefined ? undefined : least >= 0,
     spareDevices: least === undefined ? undefined : Math.max(0, least),
     profiles,
-    unavailable,
+    unavailable: fields.map((field) => ({ field, reason: 'EPERM: needs root (CAP_SYS_ADMIN)' })),
   }
 }

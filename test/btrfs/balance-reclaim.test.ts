@@ -6,6 +6,8 @@ import { setTimeout } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { ReclaimProgress } from '../../src/btrfs/balance-reclaim.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { BlockGroup } from '../../src/btrfs/inspect.js'
+import { redundancyOf } from '../../src/btrfs/redundancy.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
@@ -162,6 +164,38 @@ describe.skipIf(cannotMount)('reclaimDataBlockGroups()', () => {
     await fs.close()
     await expect(fs.exclusiveOperation()).rejects.toMatchObject({ code: 'EBADF' })
     expect(await failure(fs.reclaimDataBlockGroups({ maxBlockGroups: 1 }).result)).toMatchObject({ code: 'EBADF' })
+  })
+})
+
+describe.skipIf(cannotMount)('exclusiveOperation()', () => {
+  it('what cannot be read has the number that belongs to its code', async () => {
+    using volume = makeVolume({ devicesMiB: [256] })
+    await using fs = await openFilesystem(volume.path)
+    expect(await fs.exclusiveOperation()).toBe('none')
+    const file = `/sys/fs/btrfs/${fs.uuid}/exclusive_operation`
+    run('mount', '--bind', `/proc/${process.pid}/mem`, file)
+    try {
+      await using other = await openFilesystem(volume.path)
+      await expect(other.exclusiveOperation()).rejects.toMatchObject({
+        code: 'EIO',
+        errno: -5,
+        path: file,
+        hint: undefined,
+      })
+    } finally {
+      run('umount', file)
+    }
+  })
+})
+
+describe('redundancyOf()', () => {
+  it('takes as many block groups as there are', () => {
+    const group = { type: 'data', profile: 'raid1', stripes: [{ devid: 1 }, { devid: 2 }] } as unknown as BlockGroup
+    const thin = { ...group, profile: 'single', stripes: [{ devid: 1, offsetBytes: 0 }] } as const
+    const reading = { devices: [], spaces: [] }
+    const many = Array.from({ length: 300_000 }, () => group)
+    expect(redundancyOf(reading, many)).toMatchObject({ spareDevices: 1, complete: true })
+    expect(redundancyOf(reading, [...many, thin])).toMatchObject({ spareDevices: 0, complete: true })
   })
 })
 

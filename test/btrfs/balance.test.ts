@@ -300,6 +300,17 @@ describe.skipIf(cannotMount)('balance()', () => {
       message: expect.stringContaining('give both, with the same filters'),
     })
     expect(await both.balance({ data: {}, metadata: {} }).result).toMatchObject({ completed: expect.any(Number) })
+    // The same to the kernel, however it is written; and alike, but not the same.
+    const same = {
+      data: { usagePercent: { min: 0, max: 50 }, limit: 5, profiles: ['single', 'dup'], soft: false },
+      metadata: { profiles: ['dup', 'single'], limit: { max: 5 }, usagePercent: { max: 50, min: 0 } },
+    } as const
+    const clash = expect.stringContaining('share block groups')
+    expect((await both.balancePlan(same)).reasons).not.toContainEqual(clash)
+    expect(await both.balance(same).result).toMatchObject({ expected: expect.any(Number) })
+    const alike = { data: { usagePercent: { max: 50 } }, metadata: { usagePercent: 50 } }
+    expect((await both.balancePlan(alike)).reasons).toContainEqual(clash)
+    expect(await failure(both.balance(alike).result)).toMatchObject({ code: 'EINVAL' })
     await both.close()
 
     using full = makeVolume({ devicesMiB: [256] })

@@ -169,39 +169,35 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       }
       return doneBytes
     }
-    const work = fs.deduplicate('long', {}, copies, { intervalMs: 1 })
-    for await (const { doneBytes, totalBytes } of work) {
-      if (doneBytes === 0) continue
-      expect(totalBytes).toBe(total)
-      await work.cancel()
-      break
+    const failure = (result: Promise<unknown>) =>
+      result.then(
+        () => undefined,
+        (error) => error,
+      )
+    // Again when it was over before: what is shared already is compared all the same.
+    let error: Parameters<typeof stopped>[0] | undefined
+    while (error === undefined || error.progress.doneBytes === 0) {
+      const work = fs.deduplicate('long', {}, copies, { intervalMs: 1 })
+      for await (const { doneBytes, totalBytes } of work) {
+        if (doneBytes === 0) continue
+        expect(totalBytes).toBe(total)
+        await work.cancel()
+        break
+      }
+      error = await failure(work.result)
     }
-    const part = stopped(
-      await work.result.then(
-        () => expect.unreachable(),
-        (error) => error,
-      ),
-    )
-    expect(part).toBeGreaterThan(0)
-    expect(part).toBeLessThan(total)
+    expect(stopped(error)).toBeLessThan(total)
     const before = fs.deduplicate('long', {}, copies, { signal: AbortSignal.abort() })
-    expect(
-      stopped(
-        await before.result.then(
-          () => expect.unreachable(),
-          (error) => error,
-        ),
-      ),
-    ).toBe(0)
-    const other = await openFilesystem(volume.path)
-    const cut = other.deduplicate('long', {}, copies)
-    await other.close()
-    stopped(
-      await cut.result.then(
-        () => expect.unreachable(),
-        (error) => error,
-      ),
-    )
+    expect(stopped(await failure(before.result))).toBe(0)
+    error = undefined
+    let other = fs
+    while (error === undefined) {
+      other = await openFilesystem(volume.path)
+      const cut = other.deduplicate('long', {}, copies)
+      await other.close()
+      error = await failure(cut.result)
+    }
+    stopped(error)
     await expect(other.deduplicate('long', {}, copies).result).rejects.toMatchObject({ code: 'EBADF' })
     for (const { path } of copies) expect(readFileSync(at(path)).equals(content)).toBe(true)
     expect(await fs.deduplicate('long', {}, copies).result).toMatchObject(copies.map(() => ({ outcome: 'same' })))

@@ -180,7 +180,6 @@ describe.skipIf(cannotMount)('exclusiveOperation()', () => {
         code: 'EIO',
         errno: -5,
         path: file,
-        hint: undefined,
       })
     } finally {
       run('umount', file)

@@ -2,6 +2,7 @@
 import { check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
+import type { ExclusiveOperation } from './exclusive.js'
 import { callOptions } from './options.js'
 import { Attributes, wholeNumber } from './sysfs.js'
 import type { Unavailable } from './types.js'
@@ -41,8 +42,7 @@ export interface Statistics {
   readonly checksum: { readonly algorithm: string; readonly implementation: string | undefined } | undefined
   /** Which copy is read, where there are several. */
   readonly readPolicy: { readonly active: string; readonly supported: readonly string[] } | undefined
-  /** 'none', 'balance', 'balance paused', 'device add', 'device remove', 'device replace', 'resize', 'swap activate'. */
-  readonly exclusiveOperation: string | undefined
+  readonly exclusiveOperation: ExclusiveOperation | undefined
   /** Mounted beside another one of the same UUID, under one that is made up. */
   readonly temporaryUuid: boolean | undefined
   readonly unavailable: readonly Unavailable[]
@@ -89,7 +89,7 @@ export async function statistics(volume: Volume, options: CallOptions = {}): Pro
     discard: anyDiscard ? { ...discard, limitBytesPerSecond: kibibytes(discard.limitBytesPerSecond) } : undefined,
     checksum: parseChecksum(read.text(FILES.checksum)),
     readPolicy: parsePolicy(read.text(FILES.readPolicy)),
-    exclusiveOperation: read.text(FILES.exclusiveOperation),
+    exclusiveOperation: read.text(FILES.exclusiveOperation) as ExclusiveOperation | undefined,
     temporaryUuid: temporary === undefined ? undefined : temporary !== 0,
     unavailable: fields.map(([field, name]) => read.why(field!, name!)).filter((row) => row !== undefined),
   }

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { openFilesystem } from '../btrfs/filesystem.js'
-import type { TreeKey, TreeName } from '../btrfs/tree-search.js'
+import type { TreeItem, TreeKey, TreeName } from '../btrfs/tree-search.js'
+import type { Unavailable } from '../btrfs/types.js'
+import { BtrfsError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import { type Io, printJson, table } from './output.js'
 
@@ -71,12 +73,19 @@ export async function tree(
   for await (const item of fs.treeSearch(options)) {
     const { objectid, type, typeName, offset, generation, data } = item
     const line = json
-      ? JSON.stringify(
-          { objectid, type, typeName, offset, generation, bytes: data.length, fields: item.decode() },
-          plain,
-        )
+      ? JSON.stringify({ objectid, type, typeName, offset, generation, bytes: data.length, ...fieldsOf(item) }, plain)
       : `(${objectid} ${typeName} ${offset}) generation ${generation}, ${data.length} bytes`
     if (!io.stdout.write(`${line}\n`)) await once(io.stdout, 'drain', { signal: io.signal })
+  }
+}
+
+/** One item that cannot be decoded must not hide the rest. */
+function fieldsOf(item: TreeItem): { fields?: unknown; unavailable?: readonly Unavailable[] } {
+  try {
+    return { fields: item.decode() }
+  } catch (error) {
+    if (!(error instanceof BtrfsError)) throw error
+    return { unavailable: [{ field: 'fields', reason: error.message }] }
   }
 }
 

@@ -105,5 +105,6 @@ export function addInspectCommands(root: Command, io: Io): void {
     .option('--max <key>', 'the last, as objectid:type:offset', treeKey)
     .option('--since <generation>', 'only leaves written in this generation or later', whole(0, 2 ** 53 - 1))
     .option('--json', 'JSON lines, one an item; 64-bit fields and bytes (hexadecimal) are strings')
+    .addHelpText('after', '\nAn item that cannot be decoded has no `fields`; `unavailable` says why.')
     .action(async (path: string, name: string | number, options) => (await work()).tree(io, path, name, options))
 }

@@ -103,7 +103,7 @@ describe.skipIf(cannotMount)('treeSearch()', () => {
     const [, start, bytes, offset, length, ram] = printed.exec(dump(subvolume).split(key)[1]!)!.map(Number)
     expect(on('regular')[0]).toMatchObject({
       layout: 'regular',
-      diskStartBytes: start,
+      diskLogicalBytes: start,
       diskBytes: bytes,
       offsetBytes: offset,
       lengthBytes: length,

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import type { Unavailable } from '../../src/btrfs/types.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 import { btrmind, jsonLines } from './helper.js'
 
@@ -163,10 +164,10 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await well('inspect', 'inode', at('looked'), '99999')).toContain('no inode 99999')
     const lines = jsonLines(
       await well('inspect', 'tree', volume.path, String(id), '--min', `${ino}:108`, '--max', `${ino}:108`, '--json'),
-    ) as { typeName: string; objectid: string; fields: { diskStartBytes: number } }[]
+    ) as { typeName: string; objectid: string; fields: { diskLogicalBytes: number } }[]
     const [extent] = lines
     expect([extent!.typeName, extent!.objectid]).toEqual(['EXTENT_DATA', String(ino)])
-    const address = String(extent!.fields.diskStartBytes)
+    const address = String(extent!.fields.diskLogicalBytes)
     expect(await well('inspect', 'logical', volume.path, address)).toMatch(
       new RegExp(`^ *${id} +${ino} +0 +dir/file$`, 'm'),
     )
@@ -177,6 +178,22 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect((await well('inspect', 'chunks', volume.path)).trim().split('\n')).toHaveLength(1 + chunks.length)
     const printed = (await well('inspect', 'tree', volume.path, 'chunk')).trim().split('\n')
     expect(printed.filter((line) => line.includes('CHUNK_ITEM'))).toHaveLength(chunks.length)
+    // A size past 2^53 cannot be told; what comes after it can.
+    run('truncate', '-s', '4E', at('looked/dir/file'))
+    writeFileSync(at('looked/dir/later'), '')
+    await fs.sync()
+    const inodes = (
+      jsonLines(await well('inspect', 'tree', volume.path, String(id), '--min', String(ino), '--json')) as {
+        typeName: string
+        fields?: { sizeBytes: number }
+        unavailable?: readonly Unavailable[]
+      }[]
+    ).filter(({ typeName }) => typeName === 'INODE_ITEM')
+    expect(inodes).toMatchObject([
+      { unavailable: [{ field: 'fields', reason: expect.stringMatching(/ERANGE.*INODE_ITEM.*4611686018427387904/) }] },
+      { fields: { sizeBytes: 0 } },
+    ])
+    expect(inodes[0]).not.toHaveProperty('fields')
     expect(await badly('inspect', 'tree', volume.path, 'chunks')).toMatchObject({ code: 2 })
     expect(await badly('inspect', 'tree', volume.path, 'fs', '--min', 'x')).toMatchObject({ code: 2 })
     expect((await badly('inspect', 'tree', volume.path, '9999')).err).toContain('there is no tree 9999')

@@ -62,8 +62,8 @@ export type FileExtentItem = {
   | { readonly layout: 'inline'; readonly data: Uint8Array }
   | {
       readonly layout: 'regular' | 'preallocated'
-      /** 0: a hole. */
-      readonly diskStartBytes: number
+      /** Where the extent begins in the volume's address space; 0: a hole. */
+      readonly diskLogicalBytes: number
       readonly diskBytes: number
       /** Which part of the extent, uncompressed, the file uses. */
       readonly offsetBytes: number
@@ -133,6 +133,6 @@ export function fileExtent(read: Reader): FileExtentItem | undefined {
   const head = { kind: 'file-extent', generation, ramBytes, compression: COMPRESSION[algorithm] ?? algorithm } as const
   if (layout === undefined) return undefined
   if (layout === 'inline') return { ...head, layout, data: read.bytes(read.left) }
-  const [diskStartBytes, diskBytes, offsetBytes, lengthBytes] = [read.u64(), read.u64(), read.u64(), read.u64()]
-  return { ...head, layout, diskStartBytes, diskBytes, offsetBytes, lengthBytes }
+  const [diskLogicalBytes, diskBytes, offsetBytes, lengthBytes] = [read.u64(), read.u64(), read.u64(), read.u64()]
+  return { ...head, layout, diskLogicalBytes, diskBytes, offsetBytes, lengthBytes }
 }

@@ -43,7 +43,10 @@ export class Reader {
   }
   /** Exact, or an error. */
   u64(): number {
-    const value = this.raw64()
+    return this.exact(this.raw64())
+  }
+  /** Of the key: as a number. */
+  exact(value: bigint): number {
     if (value <= Number.MAX_SAFE_INTEGER) return Number(value)
     throw this.#failure('ERANGE', -34, `a field past 2^53 in ${this.#what}: ${quote(value)}`)
   }

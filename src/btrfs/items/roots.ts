@@ -6,7 +6,7 @@ export interface RootItem {
   readonly generation: number
   readonly rootDirectory: bigint
   /** Where the tree's top node is. */
-  readonly startBytes: number
+  readonly logicalBytes: number
   readonly level: number
   readonly usedBytes: number
   readonly lastSnapshot: number
@@ -58,14 +58,14 @@ export function root(read: Reader): RootItem {
   read.skip(INODE_BYTES)
   const generation = read.u64()
   const rootDirectory = read.raw64()
-  const startBytes = read.u64()
+  const logicalBytes = read.u64()
   read.skip(8) // byte limit, unused
   const [usedBytes, lastSnapshot] = [read.u64(), read.u64()]
   const flags = read.raw64()
   const refs = read.u32()
   const dropProgress = read.key()
   const [dropLevel, level] = [read.u8(), read.u8()]
-  const head = { generation, rootDirectory, startBytes, level, usedBytes, lastSnapshot, flags, refs }
+  const head = { generation, rootDirectory, logicalBytes, level, usedBytes, lastSnapshot, flags, refs }
   return { kind: 'root', ...head, dropProgress, dropLevel, details: details(read, generation) }
 }
 

@@ -4,7 +4,7 @@ import type { ItemKey, Reader } from './reader.js'
 /** Who uses an extent. */
 export type ExtentRef =
   | { readonly type: 'tree-block'; readonly root: bigint }
-  | { readonly type: 'shared-block'; readonly parentBytes: number }
+  | { readonly type: 'shared-block'; readonly parentLogicalBytes: number }
   | {
       readonly type: 'data'
       readonly root: bigint
@@ -13,7 +13,7 @@ export type ExtentRef =
       readonly offset: bigint
       readonly count: number
     }
-  | { readonly type: 'shared-data'; readonly parentBytes: number; readonly count: number }
+  | { readonly type: 'shared-data'; readonly parentLogicalBytes: number; readonly count: number }
   | { readonly type: 'owner'; readonly root: bigint }
 
 /** At the key's objectid; of an EXTENT_ITEM as long as its offset, a METADATA_ITEM has its level there. */
@@ -67,7 +67,7 @@ export interface DevItem {
 export interface DevExtentItem {
   readonly kind: 'dev-extent'
   /** The chunk's logical address. */
-  readonly chunkBytes: number
+  readonly chunkLogicalBytes: number
   readonly lengthBytes: number
 }
 /** Checksums of what lies from the key's offset on; how long one is, info() says. */
@@ -102,10 +102,10 @@ const REFS: Readonly<Record<number, (read: Reader) => ExtentRef>> = {
     const [root, objectid, offset] = [read.raw64(), read.raw64(), read.raw64()]
     return { type: 'data', root, objectid, offset, count: read.u32() }
   },
-  182: (read) => ({ type: 'shared-block', parentBytes: read.u64() }),
+  182: (read) => ({ type: 'shared-block', parentLogicalBytes: read.u64() }),
   184: (read) => {
-    const parentBytes = read.u64()
-    return { type: 'shared-data', parentBytes, count: read.u32() }
+    const parentLogicalBytes = read.u64()
+    return { type: 'shared-data', parentLogicalBytes, count: read.u32() }
   },
 }
 
@@ -114,7 +114,7 @@ export const extent =
   (read: Reader, { offset }: ItemKey): ExtentItem | undefined => {
     const [refs, generation] = [read.u64(), read.u64()]
     const flags = read.raw64()
-    let level = kind === 'metadata' ? Number(offset) : undefined
+    let level = kind === 'metadata' ? read.exact(offset) : undefined
     if (kind === 'extent' && flags & TREE_BLOCK) {
       read.key()
       level = read.u8()
@@ -133,13 +133,13 @@ export const treeBlockRef = (_: Reader, { offset }: ItemKey): ExtentRefItem => (
   kind: 'extent-ref',
   ref: { type: 'tree-block', root: offset },
 })
-export const sharedBlockRef = (_: Reader, { offset }: ItemKey): ExtentRefItem => ({
+export const sharedBlockRef = (read: Reader, { offset }: ItemKey): ExtentRefItem => ({
   kind: 'extent-ref',
-  ref: { type: 'shared-block', parentBytes: Number(offset) },
+  ref: { type: 'shared-block', parentLogicalBytes: read.exact(offset) },
 })
 export const sharedDataRef = (read: Reader, { offset }: ItemKey): ExtentRefItem => ({
   kind: 'extent-ref',
-  ref: { type: 'shared-data', parentBytes: Number(offset), count: read.u32() },
+  ref: { type: 'shared-data', parentLogicalBytes: read.exact(offset), count: read.u32() },
 })
 
 export function blockGroup(read: Reader): BlockGroupItem {
@@ -176,9 +176,9 @@ export function dev(read: Reader): DevItem {
 
 export function devExtent(read: Reader): DevExtentItem {
   read.skip(16) // chunk tree and objectid
-  const [chunkBytes, lengthBytes] = [read.u64(), read.u64()]
+  const [chunkLogicalBytes, lengthBytes] = [read.u64(), read.u64()]
   read.skip(16)
-  return { kind: 'dev-extent', chunkBytes, lengthBytes }
+  return { kind: 'dev-extent', chunkLogicalBytes, lengthBytes }
 }
 
 export const csum = (read: Reader): CsumItem => ({ kind: 'csum', checksums: read.bytes(read.left) })

@@ -79,12 +79,6 @@ const TYPES = new Map<number, readonly [name: string, decode?: Decoder]>([
 /** 'INODE_ITEM'; 'TYPE_42' for one that is not known. */
 export const typeName = (type: number): string => TYPES.get(type)?.[0] ?? `TYPE_${type}`
 
-/** By name, for those who search; undefined for none. */
-export const typeOf = (name: string): number | undefined => {
-  for (const [type, [known]] of TYPES) if (known === name) return type
-  return undefined
-}
-
 /**
  * @returns undefined for a type that has no decoder, or a variant of it that is not known
  * @throws BtrfsError EUCLEAN (shorter than its type), ERANGE

@@ -11,19 +11,21 @@ namespace btrmind {
 
 namespace {
 
-// Of [start, end), what may be rewritten. Looked up anew for each slice: a snapshot may have been made since the last.
+// Given to the kernel in one call. It may have holes, of which `bytes` has nothing.
+struct Piece {
+  uint64_t start, end, bytes;
+};
+
+// Of the slice, what may be rewritten. Looked up anew for each slice: a snapshot may have been made since the last.
 int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancelled& cancelled,
-             std::vector<Range>& ranges, Defragmented& out) {
-  uint64_t from = slice.start;  // of the range that is being put together
-  bool any = false;
-  auto close = [&](uint64_t end) {
-    if (any && end > from) ranges.push_back({from, end});
-    any = false;
-  };
-  int code = forEachExtent(fd, slice.start, slice.end, true, cancelled, [&](const fiemap_extent& extent) {
+             std::vector<Piece>& pieces, Defragmented& out, bool& hole) {
+  bool open = false;  // the last piece may go on
+  hole = true;
+  return forEachExtent(fd, slice.start, slice.end, true, cancelled, [&](const fiemap_extent& extent) {
     uint64_t start = std::max<uint64_t>(extent.fe_logical, slice.start);
     uint64_t end = std::min<uint64_t>(extent.fe_logical + extent.fe_length, slice.end);
     if (end <= start) return true;
+    hole = false;
     bool shared = request.skipShared && extent.fe_flags & FIEMAP_EXTENT_SHARED;
     bool compressed = request.skipCompressed && extent.fe_flags & FIEMAP_EXTENT_ENCODED;
     if (shared) {
@@ -31,17 +33,27 @@ int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancel
     } else if (compressed) {
       out.compressed += end - start;
     }
+    // What lies inline, in metadata, would gain nothing, and what is preallocated has nothing to rewrite.
     if (shared || compressed) {
-      close(start);
-      from = std::max(from, end);
-    } else if (!(extent.fe_flags & FIEMAP_EXTENT_DATA_INLINE)) {
-      // What lies inline, in metadata, would gain nothing.
-      any = true;
+      open = false;
+    } else if (!(extent.fe_flags & (FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_UNWRITTEN))) {
+      if (!open) pieces.push_back({start, start, 0});
+      open = true;
+      pieces.back().end = end;
+      pieces.back().bytes += end - start;
     }
     return true;
   });
-  close(slice.end);
-  return code;
+}
+
+// Where the next extent in the range begins, or the range's end: a hole may be larger than all disks. 0 or errno.
+int nextExtent(int fd, Range range, const Cancelled& cancelled, uint64_t& next) {
+  next = range.end;
+  auto first = [&](const fiemap_extent& extent) {
+    next = std::clamp<uint64_t>(extent.fe_logical, range.start, range.end);
+    return false;
+  };
+  return forEachExtent(fd, range.start, range.end, false, cancelled, first, 1);
 }
 
 }  // namespace
@@ -69,19 +81,26 @@ int defragmentRange(int fd, const DefragmentRequest& request, uint64_t start, ui
 
 void defragment(int fd, Range range, const DefragmentRequest& request, const Cancelled& cancelled,
                 std::atomic<uint64_t>& done, Defragmented& out) {
-  std::vector<Range> ranges;
+  std::vector<Piece> pieces;
   for (Range slice{range.start, range.start}; slice.end < range.end;) {
     slice = {slice.end, slice.end + std::min(request.slice, range.end - slice.end)};
-    ranges.clear();
-    out.code = eligible(fd, slice, request, cancelled, ranges, out);
-    for (size_t i = 0; i < ranges.size() && out.code == 0; i++) {
+    pieces.clear();
+    bool hole = false;
+    out.code = eligible(fd, slice, request, cancelled, pieces, out, hole);
+    for (size_t i = 0; i < pieces.size() && out.code == 0; i++) {
       if (cancelled) {
         out.code = ECANCELED;
         break;
       }
-      uint64_t length = ranges[i].end - ranges[i].start;
-      out.code = defragmentRange(fd, request, ranges[i].start, length);
-      if (out.code == 0) out.given += length;
+      out.code = defragmentRange(fd, request, pieces[i].start, pieces[i].end - pieces[i].start);
+      if (out.code == 0) out.given += pieces[i].bytes;
+    }
+    if (out.code == 0 && hole) {
+      uint64_t next = 0;
+      out.code = nextExtent(fd, {slice.end, range.end}, cancelled, next);
+      // Whole slices further on.
+      if (out.code == 0)
+        slice.end = next == range.end ? next : slice.end + (next - slice.end) / request.slice * request.slice;
     }
     if (out.code != 0) return;
     done += slice.end - slice.start;

@@ -18,9 +18,11 @@ namespace btrmind {
 constexpr uint32_t kExtentsACall = 256;
 
 // visit(const fiemap_extent&) for each extent that has a part in [start, end), until it gives false. `sync`: the file's
-// dirty data is flushed first. 0 or errno (ECANCELED).
+// dirty data is flushed first. `most`: so many a call, for each costs the kernel a look at who shares it. 0 or errno
+// (ECANCELED).
 template <class Visit>
-int forEachExtent(int fd, uint64_t start, uint64_t end, bool sync, const Cancelled& cancelled, Visit visit) {
+int forEachExtent(int fd, uint64_t start, uint64_t end, bool sync, const Cancelled& cancelled, Visit visit,
+                  uint32_t most = kExtentsACall) {
   alignas(fiemap) char buffer[sizeof(fiemap) + kExtentsACall * sizeof(fiemap_extent)];
   auto* map = reinterpret_cast<fiemap*>(buffer);
   while (start < end) {
@@ -29,10 +31,10 @@ int forEachExtent(int fd, uint64_t start, uint64_t end, bool sync, const Cancell
     map->fm_start = start;
     map->fm_length = end - start;
     map->fm_flags = sync ? FIEMAP_FLAG_SYNC : 0;
-    map->fm_extent_count = kExtentsACall;
+    map->fm_extent_count = std::min(most, kExtentsACall);
     int returned = tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_FIEMAP), map);
     if (returned < 0) return -returned;
-    uint32_t got = std::min(map->fm_mapped_extents, kExtentsACall);
+    uint32_t got = std::min(map->fm_mapped_extents, map->fm_extent_count);
     for (uint32_t i = 0; i < got; i++)
       if (!visit(static_cast<const fiemap_extent&>(map->fm_extents[i]))) return 0;
     if (got == 0 || map->fm_extents[got - 1].fe_flags & FIEMAP_EXTENT_LAST) return 0;

@@ -52,7 +52,7 @@ export interface DefragmentProgress {
   /** Undefined while they are being counted. */
   readonly totalFiles: number | undefined
   readonly totalBytes: number | undefined
-  /** Files of which something was given to the kernel, which rewrites what is worth it, and so many bytes of them. */
+  /** Files of which something was given to the kernel, which rewrites what is worth it, and so many bytes, no holes. */
   readonly rewrittenFiles: number
   readonly rewrittenBytes: number
   readonly skipped: readonly DefragmentSkipped[]
@@ -218,7 +218,6 @@ class Job {
       if (recursive) await this.#tree(volume, stop)
       else await this.#single(volume, stop)
     } catch (error) {
-      this.#path = undefined
       await this.#settle(volume)
       if (error instanceof BtrfsError) throw Object.assign(error, { progress: this.now() })
       if (!stop.aborted) throw error
@@ -247,13 +246,14 @@ class Job {
     }
     this.#total = total
     for await (const { inner, path, bytes } of this.#files(volume, stop, true)) {
+      const before = this.#sums.bytes
       try {
         await this.#one(volume, inner, path, bytes, stop)
       } catch (error) {
         if (!(error instanceof BtrfsError) || FATAL.has(error.code)) throw error
         this.#skip(error.code, path, 1, bytes)
         this.#sums.files++
-        this.#sums.bytes += bytes
+        this.#sums.bytes = before + bytes
       }
     }
   }
@@ -291,7 +291,13 @@ class Job {
     } catch (error) {
       // Stopped, or failed, in its middle.
       const { progress } = error as { progress?: NativeDefragmented }
-      if (progress !== undefined) this.#look({ ...progress, code: '' }, path, 0)
+      if (progress !== undefined) {
+        const { doneBytes, totalBytes } = native.defragmentDone(this.#prepared)
+        this.#look({ ...progress, code: '' }, path, 0)
+        this.#sums.bytes += doneBytes
+        if (bytes === undefined) this.#total = { files: 1, bytes: totalBytes }
+      }
+      this.#path = undefined
       throw error
     }
     const size = bytes ?? native.defragmentDone(this.#prepared).totalBytes

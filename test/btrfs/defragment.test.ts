@@ -60,6 +60,52 @@ describe.skipIf(cannotMount)('defragment()', () => {
     expect(extentsOf('good')).toBe(64)
   })
 
+  // A slice at a time it would be 17 thousand million calls.
+  it('leaps over holes, however large, and counts none of them', async () => {
+    const content = logLines(64 * BLOCK)
+    const file = await open(at('sparse'), 'w')
+    await file.write('x', 0)
+    await file.write('x', 100 * MIB)
+    for (let i = 63; i >= 0; i--) {
+      await file.write(content, i * BLOCK, BLOCK, 2 ** 50 + i * BLOCK)
+      await file.datasync()
+    }
+    await file.truncate(2 ** 51)
+    await file.close()
+    const seen: number[] = []
+    const work = fs.defragment('sparse', { sliceBytes: 128 * 1024, intervalMs: 1 })
+    for await (const { bytes } of work) seen.push(bytes)
+    const size = { bytes: 2 ** 51, totalBytes: 2 ** 51 }
+    expect(await work.result).toMatchObject({ ...size, rewrittenFiles: 1, rewrittenBytes: 66 * BLOCK })
+    expect(seen.every((bytes, index) => bytes <= 2 ** 51 && bytes >= (seen[index - 1] ?? 0))).toBe(true)
+    const extents: number[] = []
+    for await (const { logicalBytes } of fs.extents('sparse')) extents.push(logicalBytes)
+    expect(extents).toEqual([0, 100 * MIB, 2 ** 50])
+    expect(await fs.defragment('sparse', { startBytes: 2 ** 50 + MIB }).result).toMatchObject({ rewrittenBytes: 0 })
+    // Written in the slice's middle, and preallocated around it.
+    run('fallocate', '-l', '8M', at('reserved'))
+    const reserved = await open(at('reserved'), 'r+')
+    await reserved.write(content, 0, BLOCK, MIB)
+    await reserved.close()
+    expect(await fs.defragment('reserved').result).toMatchObject({ bytes: 8 * MIB, rewrittenBytes: BLOCK })
+  })
+
+  it('stopped in a file, it says how far it was', async () => {
+    writeFileSync(at('long'), logLines(64 * MIB))
+    await fs.sync()
+    const work = fs.defragment('long', { compress: 'zstd', level: 15, sliceBytes: MIB, intervalMs: 1 })
+    for await (const { bytes } of work) {
+      if (bytes <= 2 * MIB) continue
+      await work.cancel()
+      break
+    }
+    const error = await work.result.catch((error) => error)
+    expect(error).toMatchObject({ code: 'ECANCELED', progress: { files: 0, totalFiles: 1, totalBytes: 64 * MIB } })
+    const { bytes, rewrittenBytes } = (error as { progress: DefragmentProgress }).progress
+    expect(bytes).toBeGreaterThan(2 * MIB)
+    expect(rewrittenBytes).toBe(bytes)
+  })
+
   it.each([
     ['zlib', 9],
     ['lzo', undefined],
@@ -117,7 +163,7 @@ describe.skipIf(cannotMount)('defragment()', () => {
     const used = (await fs.measure()).dataUsedBytes
     // A clone of the middle, not committed yet.
     writeFileSync(at('clone'), '')
-    await fs.clone('file', 'clone', { sourceOffset: 32 * BLOCK, lengthBytes: 64 * BLOCK })
+    await fs.clone('file', 'clone', { sourceStartBytes: 32 * BLOCK, lengthBytes: 64 * BLOCK })
     const result = await fs.defragment('file').result
     expect(result).toMatchObject({ rewrittenFiles: 1, rewrittenBytes: 64 * BLOCK })
     expect(result.skipped).toEqual([{ reason: 'SHARED', files: 1, bytes: 64 * BLOCK, example: at('file') }])

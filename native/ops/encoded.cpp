@@ -22,31 +22,37 @@ struct Encoded {
   std::unique_ptr<uint8_t[]> data;
   size_t length = 0;
   btrfs_ioctl_encoded_io_args args = {};
+  HandlePtr file;  // where it was opened for this piece
 };
 
-// readEncoded(ticket, handle, path, offset, room) → { data, lengthBytes, … }; undefined at the end of the file
+// readEncoded(ticket, handle, path or file, start, room) → { data, startBytes, … , file? }; undefined at the end of the
+// file. `file` takes the path's place from then on.
 Napi::Value readEncoded(const Args& args) {
   HandlePtr handle = args.handle(1);
-  uint64_t offset = args.u64(3);
+  HandlePtr opened = args[2].IsExternal() ? args.handle(2) : nullptr;
+  std::string path = opened ? std::string() : args.path(2);
+  uint64_t start = args.u64(3);
   // Copied on its way into JavaScript: at 128 KiB, all that a call brings, some 10 µs.
   uint64_t room = std::min<uint64_t>(args.u64(4), 1 << 20);
   return quick(
       args, handle,
-      [handle, path = args.path(2), offset, room](const Cancelled&) -> std::optional<Encoded> {
-        NamedFile file = openNamed(handle, path, Kinds::file, O_RDONLY);
+      [handle, opened, path, start, room](const Cancelled&) -> std::optional<Encoded> {
         Encoded read;
+        read.file =
+            opened ? opened : std::make_shared<Handle>(openNamed(handle, path, Kinds::file, O_RDONLY).fd.release());
         read.data.reset(new uint8_t[room]);
         iovec into = {read.data.get(), room};
         read.args.iov = &into;
         read.args.iovcnt = 1;
-        read.args.offset = static_cast<int64_t>(offset);
-        int returned = tryIoctl(file.fd.get(), BTRMIND_REQUEST(BTRFS_IOC_ENCODED_READ), &read.args);
+        read.args.offset = static_cast<int64_t>(start);
+        int returned = tryIoctl(read.file->fd(), BTRMIND_REQUEST(BTRFS_IOC_ENCODED_READ), &read.args);
         if (returned < 0) {
           Failure failure{-returned, "BTRFS_IOC_ENCODED_READ", "read it as it lies on disk", path};
           if (returned == -ENOBUFS) failure.hint = "the compressed extent is larger: 131072 bytes are always enough";
           throw failure;
         }
-        if (returned == 0 && offset >= static_cast<uint64_t>(file.stat.st_size)) return std::nullopt;
+        if (returned == 0 && read.args.len == 0) return std::nullopt;
+        if (opened) read.file = nullptr;
         read.length = static_cast<size_t>(returned);
         return std::optional<Encoded>(std::move(read));
       },
@@ -55,15 +61,16 @@ Napi::Value readEncoded(const Args& args) {
         Napi::Object out = Napi::Object::New(env);
         out.Set("lengthBytes", number(env, read->args.len, "lengthBytes"));
         out.Set("unencodedLengthBytes", number(env, read->args.unencoded_len, "unencodedLengthBytes"));
-        out.Set("unencodedOffset", number(env, read->args.unencoded_offset, "unencodedOffset"));
+        out.Set("unencodedOffsetBytes", number(env, read->args.unencoded_offset, "unencodedOffsetBytes"));
         out.Set("compression", read->args.compression);
         out.Set("encryption", read->args.encryption);
+        if (read->file != nullptr) out.Set("file", wrapHandle(env, std::move(read->file)));
         out.Set("data", copied<Napi::Uint8Array>(env, read->data.get(), read->length));
         return out;
       });
 }
 
-// writeEncoded(ticket, handle, path, data, offset, length, unencodedLength, unencodedOffset, compression)
+// writeEncoded(ticket, handle, path, data, start, length, unencodedLength, unencodedOffset, compression)
 // The data is copied first, so that the caller may use it again; the kernel takes 128 KiB at most.
 Napi::Value writeEncoded(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -93,9 +100,10 @@ Napi::Value writeEncoded(const Args& args) {
         if (returned == -EINVAL) {
           int flags = 0;
           bool plain = tryIoctl(file.fd.get(), BTRMIND_REQUEST(FS_IOC_GETFLAGS), &flags) == 0 && flags & FS_NOCOW_FL;
-          failure.hint = plain ? "without copy-on-write (NOCOW) nothing is compressed"
-                               : "offset, and length unless it ends the file, must be multiples of the sector size; "
-                                 "the data shorter than what it unpacks to; lzo4k … of this volume's sector size";
+          failure.hint =
+              plain ? "without copy-on-write (NOCOW) nothing is compressed"
+                    : "where it begins, and the length unless it ends the file, must be multiples of the sector size; "
+                      "the data shorter than what it unpacks to; lzo4k … of this volume's sector size";
         }
         throw failure;
       },

@@ -75,13 +75,16 @@ int attributesOf(int fd) {
   return tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_GETFLAGS), &flags) < 0 ? 0 : flags;
 }
 
+std::string endsBefore(uint64_t size) {
+  return "the source ends at " + std::to_string(size) + ", before the range does";
+}
+
 // EINVAL means one of several things: which one it was.
 std::string whyInvalid(int source, int destination, const Span& span, bool dedupe = false) {
   struct stat from, to;
   if (fstat(source, &from) < 0 || fstat(destination, &to) < 0) return {};
   auto size = static_cast<uint64_t>(from.st_size);
-  if (span.from > size || span.length > size - span.from)
-    return "the source ends at " + std::to_string(size) + ", before the range does";
+  if (span.from > size || span.length > size - span.from) return endsBefore(size);
   auto end = static_cast<uint64_t>(to.st_size);
   if (dedupe && span.to + span.length > end)
     return "the destination ends at " + std::to_string(end) + ", before the range does";
@@ -92,7 +95,7 @@ std::string whyInvalid(int source, int destination, const Span& span, bool dedup
     return "one of them is without copy-on-write and checksums (NOCOW), the other is not: such two cannot share data";
   auto block = static_cast<uint64_t>(from.st_blksize);
   std::string blocks = "multiples of " + std::to_string(block);
-  if (span.from % block != 0 || span.to % block != 0) return "offsets must be " + blocks;
+  if (span.from % block != 0 || span.to % block != 0) return "where a range begins must be one of the " + blocks;
   if (span.length % block != 0)
     return "the length must be one of the " + blocks + ", or reach to the end of both files";
   return "one of them may keep no checksums and the other does (mount option nodatasum): such two cannot share data";
@@ -203,12 +206,12 @@ struct Deduplicated {
   bool cancelled = false;
 };
 
-// deduplicate(ticket, handle, source, offset, length or undefined, paths, offsets, counters) → { dedupedBytes, code, …
+// deduplicate(ticket, handle, source, start, length or undefined, paths, starts, counters) → { dedupedBytes, code, …
 // } of each
 Napi::Value deduplicate(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string source = args.path(2);
-  uint64_t offset = args.u64(3);
+  uint64_t start = args.u64(3);
   uint64_t length = args.absent(4) ? UINT64_MAX : args.u64(4);
   if (!args[5].IsArray() || !args[6].IsTypedArray()) throw Napi::TypeError::New(args.env(), "paths and offsets");
   auto paths = args[5].As<Napi::Array>();
@@ -225,12 +228,12 @@ Napi::Value deduplicate(const Args& args) {
   }
   return longRunning(
       args, handle,
-      [handle, source, offset, length, destinations, counters](const Cancelled& cancelled) {
+      [handle, source, start, length, destinations, counters](const Cancelled& cancelled) {
         NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
         auto size = static_cast<uint64_t>(from.stat.st_size);
-        uint64_t whole = length == UINT64_MAX ? size - std::min(size, offset) : length;
+        uint64_t whole = length == UINT64_MAX ? size - std::min(size, start) : length;
         std::vector<Destination>& all = *destinations;
-        counters->total = std::min(whole, size - std::min(size, offset)) * all.size();
+        counters->total = std::min(whole, size - std::min(size, start)) * all.size();
         for (size_t first = 0; first < all.size(); first += kDedupeFiles) {
           std::vector<Destination*> page;
           for (size_t i = first; i < std::min(all.size(), first + kDedupeFiles); i++) {
@@ -240,6 +243,12 @@ Napi::Value deduplicate(const Args& args) {
             }
             try {
               all[i].fd = openNamed(handle, all[i].path, Kinds::file, O_RDONLY).fd;
+              // With a length the kernel says so; of an empty source, all of it is the same as nothing.
+              if (length == UINT64_MAX && start > 0 && start >= size) {
+                Failure failure{EINVAL, nullptr, "begin there"};
+                failure.hint = endsBefore(size);
+                throw failure;
+              }
               page.push_back(&all[i]);
             } catch (const Failure& failure) {
               all[i].code = failure.error;
@@ -247,7 +256,7 @@ Napi::Value deduplicate(const Args& args) {
               counters->done += whole;
             }
           }
-          dedupeAll(from.fd.get(), offset, whole, page, *counters, cancelled);
+          dedupeAll(from.fd.get(), start, whole, page, *counters, cancelled);
           for (Destination* one : page) one->fd = ScopedFd();
         }
         bool cut = std::any_of(all.begin(), all.end(), [](const Destination& one) { return one.code == ECANCELED; });
@@ -294,6 +303,21 @@ class NewFile {
   std::string name_;
 };
 
+// A new file is without copy-on-write where its directory is, or the mount; two that differ cannot share. It can be
+// changed while it is empty.
+void likeSource(int source, int made, const std::string& path) {
+  auto set = [&](int flags) {
+    int returned = tryIoctl(made, BTRMIND_REQUEST(FS_IOC_SETFLAGS), &flags);
+    if (returned < 0) throw Failure{-returned, "FS_IOC_SETFLAGS", "make it NOCOW or not, as the source is", path};
+  };
+  int flags = attributesOf(made);
+  int wanted = attributesOf(source) & FS_NOCOW_FL;
+  if ((flags & FS_NOCOW_FL) == wanted) return;
+  // The kernel takes no file that is or was compressed for this.
+  if (flags & FS_COMPR_FL) set(flags &= ~FS_COMPR_FL);
+  set((flags & ~FS_NOCOW_FL) | wanted);
+}
+
 void cloneInto(int source, int destination, const Span& span, bool all, const std::string& from,
                const std::string& to) {
   btrfs_ioctl_clone_range_args range = {};
@@ -328,7 +352,7 @@ NamedFile openDestination(const HandlePtr& handle, const std::string& source, co
   }
 }
 
-// clone(ticket, handle, source, destination, sourceOffset, length or undefined, destinationOffset, create)
+// clone(ticket, handle, source, destination, sourceStart, length or undefined, destinationStart, create)
 // On the long lane: it settles when the kernel is done, which has no way to be stopped in it.
 Napi::Value clone(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -342,7 +366,11 @@ Napi::Value clone(const Args& args) {
         NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
         if (cancelled) throw Failure{ECANCELED, nullptr, "begin"};
         if (create) {
-          NewFile made(handle, destination, from.stat.st_mode & 0777);
+          mode_t mode = from.stat.st_mode & 0777;
+          NewFile made(handle, destination, mode);
+          // What the umask has taken away.
+          checkedCall(fchmod(made.fd(), mode), "fchmod", "give it the source's permissions", source);
+          likeSource(from.fd.get(), made.fd(), source);
           cloneInto(from.fd.get(), made.fd(), span, all, source, destination);
           made.keep();
         } else {

@@ -29,8 +29,8 @@ export interface FileExtent {
   readonly last: boolean
 }
 export interface ExtentsOptions {
-  /** What touches [start, start + lengthBytes) of the file; extents are given whole. Default: all. */
-  readonly start?: number | undefined
+  /** What touches [startBytes, startBytes + lengthBytes) of the file; extents are given whole. Default: all. */
+  readonly startBytes?: number | undefined
   readonly lengthBytes?: number | undefined
   /** Write out what is not on disk yet first. Default true. */
   readonly sync?: boolean | undefined
@@ -38,7 +38,7 @@ export interface ExtentsOptions {
 }
 const extentsOptions = v.strictObject({
   signal: v.optional(v.instance(AbortSignal)),
-  start: v.optional(whole, 0),
+  startBytes: v.optional(whole, 0),
   lengthBytes: v.optional(v.pipe(whole, v.minValue(1))),
   sync: v.optional(v.boolean(), true),
 })
@@ -71,11 +71,11 @@ export async function* extents(
   options: ExtentsOptions = {},
 ): AsyncGenerator<FileExtent, void, void> {
   const target = volume.resolve(check('extents: path', pathArgument, path))
-  const { start, lengthBytes, sync, signal } = check('extents', extentsOptions, options)
-  const end = lengthBytes === undefined ? undefined : Math.min(start + lengthBytes, Number.MAX_SAFE_INTEGER)
+  const { startBytes, lengthBytes, sync, signal } = check('extents', extentsOptions, options)
+  const end = lengthBytes === undefined ? undefined : Math.min(startBytes + lengthBytes, Number.MAX_SAFE_INTEGER)
   let file: NativeHandle | undefined
   try {
-    for (let at = start; ; ) {
+    for (let at = startBytes; ; ) {
       const from = file ?? target
       const page = await volume.call('extents', { path: target }, { signal }, (t) =>
         native.fileMap(t, volume.handle, from, at, end, sync && file === undefined),

@@ -11,19 +11,19 @@ import type { Volume } from './volume.js'
 
 export interface DedupeRange {
   /** Where it begins in the source. Default 0. */
-  readonly offset?: number | undefined
+  readonly startBytes?: number | undefined
   /** Default: to the source's end. */
   readonly lengthBytes?: number | undefined
 }
 export interface DedupeDestination {
   readonly path: string
   /** Where it begins in this file. Default 0. */
-  readonly offset?: number | undefined
+  readonly startBytes?: number | undefined
 }
 /** What became of one destination. */
 export interface Deduplicated {
   readonly path: string
-  readonly offset: number
+  readonly startBytes: number
   readonly outcome: 'same' | 'differs' | 'failed'
   /** From the beginning of the range; each call to the kernel compares 16 MiB and takes all of it or nothing. */
   readonly dedupedBytes: number
@@ -46,18 +46,19 @@ export interface DeduplicateStopped extends DeduplicateProgress {
   readonly outcomes: readonly Deduplicated[]
 }
 const range = v.strictObject({
-  offset: v.optional(whole, 0),
+  startBytes: v.optional(whole, 0),
   lengthBytes: v.optional(v.pipe(whole, v.minValue(1))),
 })
-const destinations = v.array(v.strictObject({ path: pathArgument, offset: v.optional(whole, 0) }))
+const destinations = v.array(v.strictObject({ path: pathArgument, startBytes: v.optional(whole, 0) }))
 
 /**
  * Lets ranges of other files share the data of one, where they hold the same: the kernel locks both and compares byte
  * by byte, so that nothing can be lost. FIDEDUPERANGE (BTRFS_IOC_FILE_EXTENT_SAME) · read permission on all; the
  * destinations' owner, or write permission on them · long: all of it is read. Any number of destinations and bytes.
  *
- * Offsets are multiples of the sector size (info()), and so is the length unless it ends at the end of both files; else
- * the destination fails with EINVAL and a hint. A file without checksums (NOCOW) shares only with its like.
+ * Ranges begin at multiples of the sector size (info()), and so is the length unless it ends at the end of both files;
+ * else, or where the source ends before the range does, the destination fails with EINVAL and a hint. Of an empty source
+ * without `lengthBytes` there is nothing to share, and each destination that is there is 'same', with 0 bytes. A file without checksums (NOCOW) shares only with its like.
  * cancel(), an aborted signal and close() stop it within the 64 MiB that the kernel compares at once; what is shared by
  * then stays so.
  * @param source absolute or relative to the filesystem's path, as those of the destinations; no symlink is followed
@@ -77,23 +78,23 @@ export function deduplicate(
   options: ResumeOptions = {},
 ): Operation<DeduplicateProgress, Deduplicated[]> {
   const from = volume.resolve(check('deduplicate: source', pathArgument, source))
-  const { offset, lengthBytes } = check('deduplicate: range', range, of)
+  const { startBytes, lengthBytes } = check('deduplicate: range', range, of)
   const targets = check('deduplicate: destinations', destinations, to)
   const { signal, intervalMs } = check('deduplicate', resumeOptions, options)
   const paths = targets.map(({ path }) => volume.resolve(path))
-  const offsets = Float64Array.from(targets, ({ offset }) => offset)
+  const starts = Float64Array.from(targets, ({ startBytes }) => startBytes)
   const counters = native.deduplicateCounters()
   const now = (): DeduplicateProgress => native.deduplicateDone(counters)
   const outcome = ({ dedupedBytes, code, errno, hint }: NativeDeduplicated, index: number): Deduplicated => {
-    const { path, offset } = targets[index]!
-    if (code === '') return { path, offset, outcome: 'same', dedupedBytes }
-    if (code === 'DIFFERS') return { path, offset, outcome: 'differs', dedupedBytes }
-    return { path, offset, outcome: 'failed', dedupedBytes, code, errno, ...(hint === '' ? {} : { hint }) }
+    const { path, startBytes } = targets[index]!
+    if (code === '') return { path, startBytes, outcome: 'same', dedupedBytes }
+    if (code === 'DIFFERS') return { path, startBytes, outcome: 'differs', dedupedBytes }
+    return { path, startBytes, outcome: 'failed', dedupedBytes, code, errno, ...(hint === '' ? {} : { hint }) }
   }
   const work = async (stop: AbortSignal): Promise<Deduplicated[]> => {
     try {
       const rows = await volume.callLong('deduplicate', { path: from }, { signal: stop }, (t) =>
-        native.deduplicate(t, volume.handle, from, offset, lengthBytes, paths, offsets, counters),
+        native.deduplicate(t, volume.handle, from, startBytes, lengthBytes, paths, starts, counters),
       )
       return rows.map(outcome)
     } catch (error) {
@@ -117,19 +118,22 @@ export function deduplicate(
 
 export interface CloneOptions extends CallOptions {
   /** Where to begin in the source. Default 0. */
-  readonly sourceOffset?: number | undefined
+  readonly sourceStartBytes?: number | undefined
   /** Default: to the source's end. */
   readonly lengthBytes?: number | undefined
   /** Where it comes to lie in the destination. Default 0. */
-  readonly destinationOffset?: number | undefined
-  /** Make the destination, which must not be there, with the source's permissions; gone again if the clone fails. */
+  readonly destinationStartBytes?: number | undefined
+  /**
+   * Make the destination, which must not be there, with the source's permissions, whatever the umask, and NOCOW if the
+   * source is, whatever the directory; gone again if the clone fails.
+   */
   readonly create?: boolean | undefined
 }
 const cloneOptions = v.strictObject({
   ...callOptions.entries,
-  sourceOffset: v.optional(whole, 0),
+  sourceStartBytes: v.optional(whole, 0),
   lengthBytes: v.optional(v.pipe(whole, v.minValue(1))),
-  destinationOffset: v.optional(whole, 0),
+  destinationStartBytes: v.optional(whole, 0),
   create: v.optional(v.boolean(), false),
 })
 
@@ -139,7 +143,7 @@ const cloneOptions = v.strictObject({
  * file of very many extents, in which the kernel cannot be stopped: `signal` and `timeoutMs` are answered when it is
  * done.
  *
- * What was in the destination's range is gone; the rest of it stays. Offsets are multiples of the sector size, and so is
+ * What was in the destination's range is gone; the rest of it stays. Ranges begin at multiples of the sector size, and so is
  * the length unless it ends at the end of the source and not before the destination's. A file without checksums (NOCOW)
  * shares only with its like.
  * @param destination a regular file that is there, unless `create`
@@ -156,8 +160,12 @@ export async function clone(
 ): Promise<void> {
   const from = volume.resolve(check('clone: source', pathArgument, source))
   const to = volume.resolve(check('clone: destination', pathArgument, destination))
-  const { sourceOffset, lengthBytes, destinationOffset, create, ...callWith } = check('clone', cloneOptions, options)
+  const { sourceStartBytes, lengthBytes, destinationStartBytes, create, ...callWith } = check(
+    'clone',
+    cloneOptions,
+    options,
+  )
   await volume.callLong('clone', { path: from, dest: to }, callWith, (t) =>
-    native.clone(t, volume.handle, from, to, sourceOffset, lengthBytes, destinationOffset, create),
+    native.clone(t, volume.handle, from, to, sourceStartBytes, lengthBytes, destinationStartBytes, create),
   )
 }

@@ -9,8 +9,8 @@ import type { Volume } from './volume.js'
 
 export interface TrimOptions extends ResumeOptions {
   /** Logical bytes; of what is in no block group everything is trimmed, whatever the range. Default: all. */
-  readonly start?: number | undefined
-  readonly length?: number | undefined
+  readonly startBytes?: number | undefined
+  readonly lengthBytes?: number | undefined
   /** Leave smaller free pieces alone. Default 0: the device's own least. */
   readonly minimumBytes?: number | undefined
 }
@@ -24,8 +24,8 @@ export interface TrimProgress {
 }
 const trimOptions = v.strictObject({
   ...resumeOptions.entries,
-  start: v.optional(whole, 0),
-  length: v.optional(v.pipe(whole, v.minValue(1))),
+  startBytes: v.optional(whole, 0),
+  lengthBytes: v.optional(v.pipe(whole, v.minValue(1))),
   minimumBytes: v.optional(whole, 0),
 })
 
@@ -34,14 +34,15 @@ const trimOptions = v.strictObject({
  * block group at a time. What is in no block group goes with the first one, and the kernel remembers until it is
  * unmounted what of that was trimmed. cancel(), an aborted signal and close() stop it between two block groups.
  * @returns an operation; its `result` rejects with BtrfsError EPERM, EBADF; EOPNOTSUPP (no device can), EINVAL (a
- * `length` of less than a sector), EROFS (mounted with `nologreplay`), ECANCELED, with what was trimmed in `progress`
+ * `lengthBytes` of less than a sector), EROFS (mounted with `nologreplay`), ECANCELED, with what was trimmed in `progress`
  * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
  * @example
  * const { trimmedBytes } = await fs.trim({ minimumBytes: 1024 ** 2 }).result
  * console.log(formatBytes(trimmedBytes))
  */
 export function trim(volume: Volume, options: TrimOptions = {}): Operation<TrimProgress, TrimProgress> {
-  const { start, length, minimumBytes, signal, intervalMs } = check('trim', trimOptions, options)
+  const checked = check('trim', trimOptions, options)
+  const { startBytes: start, lengthBytes: length, minimumBytes, signal, intervalMs } = checked
   let now: TrimProgress | undefined
   const work = async (stop: AbortSignal) => {
     const { groups } = await volume.call('trim', {}, {}, (t) => native.blockGroups(t, volume.handle))

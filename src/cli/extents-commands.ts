@@ -1,10 +1,7 @@
 /** Commands for the data of files; what they do is loaded when they are called. */
 import { type Command, Option } from 'commander'
-import { attribute, whole } from './arguments.js'
+import { attribute, size, whole } from './arguments.js'
 import type { Io } from './output.js'
-
-const bytes = whole(0, 2 ** 53 - 1)
-const some = whole(1, 2 ** 53 - 1)
 
 /** @param failed makes the exit code 1 */
 export function addExtentsCommands(root: Command, io: Io, failed: () => void): void {
@@ -12,10 +9,10 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .command('extents')
     .description('where the data of a file lies, and what of it is shared or compressed')
     .argument('<file>', 'a regular file')
-    .option('--start <bytes>', 'from here on', bytes)
-    .option('--length <bytes>', 'so much from there', some)
+    .option('--start <size>', 'from here on', size)
+    .option('--length <size>', 'so much from there', size)
     .option('--json', 'JSON lines, one an extent')
-    .addHelpText('after', '\nAddresses are of the volume, not of a device.')
+    .addHelpText('after', '\nAddresses are of the volume, not of a device. Sizes are like 4096 or 10GiB.')
     .action(async (path: string, options) => (await import('./extents.js')).extents(io, path, options))
 
   root
@@ -28,13 +25,9 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .addOption(new Option('--uncompressed', 'rewrite it uncompressed (Linux 6.17)').conflicts('compress'))
     .option('--recompress', 'also what is compressed already')
     .option('--unshare', 'also what snapshots and clones have too: it takes its space twice from then on')
-    .option(
-      '--threshold <bytes>',
-      'extents of this size are good as they are (default: 256 KiB)',
-      whole(1, 2 ** 32 - 1),
-    )
-    .option('--start <bytes>', 'of each file, from here on', bytes)
-    .option('--length <bytes>', 'of each file, so much from there', some)
+    .option('--threshold <size>', 'extents of this size are good as they are (default: 256 KiB)', size)
+    .option('--start <size>', 'of each file, from here on', size)
+    .option('--length <size>', 'of each file, so much from there', size)
     .option('--json', 'one JSON document')
     .addHelpText('after', '\nWhat is shared or compressed already is left alone, unless asked for, and counted.')
     .action(async (path: string, options) => (await import('./defragment.js')).defragment(io, path, options))
@@ -46,9 +39,9 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     )
     .argument('<source>', 'a regular file')
     .argument('<destinations...>', 'files on the same volume')
-    .option('--offset <bytes>', 'where to begin in the source', bytes)
-    .option('--length <bytes>', 'so much from there (default: to its end)', some)
-    .option('--destination-offset <bytes>', 'where to begin in each destination (default: as --offset)', bytes)
+    .option('--start <size>', 'where to begin in the source (default: 0)', size)
+    .option('--length <size>', 'so much from there (default: to its end)', size)
+    .option('--destination-start <size>', 'where to begin in each destination (default: 0, whatever --start is)', size)
     .option('--json', 'one JSON document')
     .addHelpText('after', '\nExit code 1 when one failed; that one differs is no failure.')
     .action(async (source: string, destinations: string[], options) => {
@@ -61,9 +54,9 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .argument('<source>', 'a regular file')
     .argument('<destination>', 'a regular file on the same volume; what is in the range is replaced')
     .option('--create', 'make the destination, which must not be there')
-    .option('--source-offset <bytes>', 'where to begin in the source', bytes)
-    .option('--length <bytes>', 'so much from there (default: to its end)', some)
-    .option('--destination-offset <bytes>', 'where it comes to lie', bytes)
+    .option('--source-start <size>', 'where to begin in the source (default: 0)', size)
+    .option('--length <size>', 'so much from there (default: to its end)', size)
+    .option('--destination-start <size>', 'where it comes to lie (default: 0)', size)
     .option('--json', 'one JSON document')
     .action(async (source: string, destination: string, options) =>
       (await import('./extents.js')).clone(io, source, destination, options),
@@ -89,12 +82,18 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .description('set it; what is written already stays as it is (see defragment)')
     .argument('<path>', 'a file or directory')
     .argument('<algorithm>', 'lzo, zlib, zstd, with a level if need be (zstd:3); none forbids compression')
-    .action(async (path: string, value: string) => (await import('./properties.js')).setCompression(io, path, value))
+    .option('--json', 'one JSON document: what is set now')
+    .action(async (path: string, value: string, options) =>
+      (await import('./properties.js')).setCompression(io, path, value, options),
+    )
   compression
     .command('clear')
     .description('take it away: the mount decides')
     .argument('<path>', 'a file or directory')
-    .action(async (path: string) => (await import('./properties.js')).setCompression(io, path, undefined))
+    .option('--json', 'one JSON document: what is set now, null')
+    .action(async (path: string, options) =>
+      (await import('./properties.js')).setCompression(io, path, undefined, options),
+    )
 
   const attributes = root.command('attributes').description('what chattr sets and lsattr shows, by name')
   attributes
@@ -112,5 +111,8 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
       'nocow=on, noatime=off, compress, nocompress, immutable, appendOnly, sync …',
       attribute,
     )
-    .action(async (path: string, wanted) => (await import('./properties.js')).setAttributes(io, path, wanted))
+    .option('--json', 'one JSON document: each as it is now, true or false')
+    .action(async (path: string, wanted, options) =>
+      (await import('./properties.js')).setAttributes(io, path, wanted, options),
+    )
 }

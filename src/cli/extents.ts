@@ -26,7 +26,7 @@ export async function extents(io: Io, path: string, { json, start, length }: Ext
   }
   let lines = ''
   if (!json) await write(`${row('offset', 'length', 'address', 'is')}\n`)
-  for await (const extent of fs.extents(target, { start, lengthBytes: length, signal: io.signal })) {
+  for await (const extent of fs.extents(target, { startBytes: start, lengthBytes: length, signal: io.signal })) {
     lines += `${json ? JSON.stringify(extent) : line(extent)}\n`
     sums.count++
     sums.bytes += extent.lengthBytes
@@ -53,9 +53,9 @@ function line(extent: FileExtent): string {
 
 export interface DeduplicateCommand {
   readonly json?: boolean
-  readonly offset?: number
+  readonly start?: number
   readonly length?: number
-  readonly destinationOffset?: number
+  readonly destinationStart?: number
 }
 
 /** @returns whether none failed; a difference is no failure */
@@ -63,12 +63,13 @@ export async function deduplicate(
   io: Io,
   source: string,
   destinations: readonly string[],
-  { json, offset, length, destinationOffset }: DeduplicateCommand,
+  { json, start, length, destinationStart }: DeduplicateCommand,
 ): Promise<boolean> {
   const { fs, target } = await openVolumeOf(io, source)
   await using _ = fs
-  const to = destinations.map((path) => ({ path: resolve(path), offset: destinationOffset ?? offset }))
-  const work = fs.deduplicate(target, { offset, lengthBytes: length }, to, { signal: io.signal, intervalMs: 200 })
+  const to = destinations.map((path) => ({ path: resolve(path), startBytes: destinationStart }))
+  const range = { startBytes: start, lengthBytes: length }
+  const work = fs.deduplicate(target, range, to, { signal: io.signal, intervalMs: 200 })
   const outcomes = await follow(io, work, compared, { json })
   if (json) printJson(io, outcomes)
   else {
@@ -90,18 +91,18 @@ function compared({ doneBytes, totalBytes, dedupedBytes }: DeduplicateProgress):
 export interface CloneCommand {
   readonly json?: boolean
   readonly create?: boolean
-  readonly sourceOffset?: number
+  readonly sourceStart?: number
   readonly length?: number
-  readonly destinationOffset?: number
+  readonly destinationStart?: number
 }
 
 export async function clone(io: Io, source: string, destination: string, command: CloneCommand): Promise<void> {
-  const { json, create, sourceOffset, length, destinationOffset } = command
+  const { json, create, sourceStart, length, destinationStart } = command
   const { fs, target } = await openVolumeOf(io, source)
   await using _ = fs
   const to = resolve(destination)
-  const options = { create, sourceOffset, lengthBytes: length, destinationOffset, signal: io.signal }
-  await fs.clone(target, to, options)
+  const range = { sourceStartBytes: sourceStart, lengthBytes: length, destinationStartBytes: destinationStart }
+  await fs.clone(target, to, { ...range, create, signal: io.signal })
   if (json) printJson(io, { source: target, destination: to })
   else io.stdout.write(`${paint(io, 'green', 'shared')}: ${source} -> ${destination}\n`)
 }

@@ -50,7 +50,8 @@ export async function trim(
   { start, length, minimum, json }: Json & { start?: number; length?: number; minimum?: number },
 ): Promise<void> {
   await using fs = await open(io, path)
-  const work = fs.trim({ start, length, minimumBytes: minimum, signal: io.signal, intervalMs: 200 })
+  const range = { startBytes: start, lengthBytes: length, minimumBytes: minimum }
+  const work = fs.trim({ ...range, signal: io.signal, intervalMs: 200 })
   const done = await follow(io, work, trimming, { json })
   if (json) printJson(io, done)
   else io.stdout.write(`${formatBytes(done.trimmedBytes)} trimmed\n`)

@@ -16,10 +16,16 @@ export async function getCompression(io: Io, path: string, { json }: JsonCommand
 }
 
 /** @param value undefined: takes it away */
-export async function setCompression(io: Io, path: string, value: string | undefined): Promise<void> {
+export async function setCompression(
+  io: Io,
+  path: string,
+  value: string | undefined,
+  { json }: JsonCommand,
+): Promise<void> {
   const { fs, target } = await openVolumeOf(io, path)
   await using _ = fs
   await fs.setCompressionProperty(target, value as Compression | undefined, { signal: io.signal })
+  if (json) printJson(io, (await fs.compressionProperty(target, { signal: io.signal })) ?? null)
 }
 
 export async function getAttributes(io: Io, path: string, { json }: JsonCommand): Promise<void> {
@@ -31,8 +37,14 @@ export async function getAttributes(io: Io, path: string, { json }: JsonCommand)
   io.stdout.write(`${set.length === 0 ? 'none' : set.join(' ')}\n`)
 }
 
-export async function setAttributes(io: Io, path: string, wanted: Partial<Attributes>): Promise<void> {
+export async function setAttributes(
+  io: Io,
+  path: string,
+  wanted: Partial<Attributes>,
+  { json }: JsonCommand,
+): Promise<void> {
   const { fs, target } = await openVolumeOf(io, path)
   await using _ = fs
   await fs.setAttributes(target, wanted, { signal: io.signal })
+  if (json) printJson(io, await fs.attributes(target, { signal: io.signal }))
 }

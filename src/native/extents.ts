@@ -34,9 +34,11 @@ export interface NativeEncoded {
   data: Uint8Array<ArrayBuffer>
   lengthBytes: number
   unencodedLengthBytes: number
-  unencodedOffset: number
+  unencodedOffsetBytes: number
   compression: number
   encryption: number
+  /** Of the first piece: to go on with. */
+  file?: NativeHandle
 }
 
 /** Paths are absolute and normal; none is followed where its last component is a symlink. */
@@ -63,10 +65,10 @@ export interface ExtentsNative {
     ticket: number,
     handle: NativeHandle,
     source: string,
-    offset: number,
+    startBytes: number,
     lengthBytes: number | undefined,
     paths: readonly string[],
-    offsets: Float64Array,
+    startsBytes: Float64Array,
     counters: NativeDeduplicateCounters,
   ): Promise<NativeDeduplicated[]>
   clone(
@@ -74,9 +76,9 @@ export interface ExtentsNative {
     handle: NativeHandle,
     source: string,
     destination: string,
-    sourceOffset: number,
+    sourceStartBytes: number,
     lengthBytes: number | undefined,
-    destinationOffset: number,
+    destinationStartBytes: number,
     create: boolean,
   ): Promise<void>
 
@@ -117,8 +119,8 @@ export interface ExtentsNative {
   readEncoded(
     ticket: number,
     handle: NativeHandle,
-    path: string,
-    offset: number,
+    file: string | NativeHandle,
+    startBytes: number,
     roomBytes: number,
   ): Promise<NativeEncoded | undefined>
   writeEncoded(
@@ -126,10 +128,10 @@ export interface ExtentsNative {
     handle: NativeHandle,
     path: string,
     data: Uint8Array,
-    offset: number,
+    startBytes: number,
     lengthBytes: number,
     unencodedLengthBytes: number,
-    unencodedOffset: number,
+    unencodedOffsetBytes: number,
     compression: number,
   ): Promise<void>
 }

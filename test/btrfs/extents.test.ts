@@ -97,7 +97,7 @@ describe.skipIf(cannotMount)('extents()', () => {
     expect(found.length).toBeGreaterThan(3)
     expect(found.map(asFilefrag)).toEqual(filefrag(path))
     const { logicalBytes, lengthBytes } = found[Math.floor(found.length / 2)]!
-    const part = await all(name, { start: logicalBytes + lengthBytes - 1, lengthBytes: 2 })
+    const part = await all(name, { startBytes: logicalBytes + lengthBytes - 1, lengthBytes: 2 })
     const end = logicalBytes + lengthBytes
     expect(part).toEqual(found.filter((row) => row.logicalBytes <= end && row.logicalBytes + row.lengthBytes >= end))
   })
@@ -166,7 +166,7 @@ describe.skipIf(cannotMount)('extents()', () => {
     await expect(all('gone')).rejects.toMatchObject({ code: 'ENOENT', operation: 'extents', path: at('gone') })
     await expect(all('/proc/self/status')).rejects.toThrow(/BTRMIND_ERR_WRONG_VOLUME.*\/proc\/self\/status/)
     await expect(all('')).rejects.toThrow(/a path/)
-    await expect(all('small', { start: -1 })).rejects.toThrow(/start.*-1/)
+    await expect(all('small', { startBytes: -1 })).rejects.toThrow(/startBytes.*-1/)
     await expect(all('small', { lenghtBytes: 1 } as never)).rejects.toThrow(/did you mean 'lengthBytes'/)
     await expect(all('small', { signal: AbortSignal.abort() })).rejects.toThrow(/abort/)
     unlinkSync(at('fifo'))

@@ -1,9 +1,9 @@
-import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { DeduplicateProgress, DeduplicateStopped } from '../../src/btrfs/sharing.js'
+import type { DedupeRange, DeduplicateProgress, DeduplicateStopped } from '../../src/btrfs/sharing.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
@@ -56,7 +56,7 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       names.map((path) => ({ path })),
     ).result
     expect(outcomes).toMatchObject([
-      { path: 'whole', offset: 0, outcome: 'same', dedupedBytes: 20 * MIB },
+      { path: 'whole', startBytes: 0, outcome: 'same', dedupedBytes: 20 * MIB },
       { outcome: 'differs', dedupedBytes: 16 * MIB },
       { outcome: 'differs', dedupedBytes: 0 },
       { outcome: 'failed', code: 'EINVAL', errno: -22, hint: expect.stringContaining('destination ends at 3145728') },
@@ -103,14 +103,18 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
       const source = model[a]!.subarray(from * BLOCK, (from + length) * BLOCK)
       const destination = model[b]!.subarray(to * BLOCK, (to + length) * BLOCK)
       if (pick(2) === 0) {
-        const range = { offset: from * BLOCK, lengthBytes: length * BLOCK }
-        const [one] = await fs.deduplicate(name(a), range, [{ path: name(b), offset: to * BLOCK }]).result
+        const range = { startBytes: from * BLOCK, lengthBytes: length * BLOCK }
+        const [one] = await fs.deduplicate(name(a), range, [{ path: name(b), startBytes: to * BLOCK }]).result
         const outcome = overlap ? 'failed' : source.equals(destination) ? 'same' : 'differs'
         expect([step, one!.outcome]).toEqual([step, outcome])
         expect(one!.dedupedBytes).toBe(outcome === 'same' ? length * BLOCK : 0)
         seen[outcome]++
       } else {
-        const options = { sourceOffset: from * BLOCK, lengthBytes: length * BLOCK, destinationOffset: to * BLOCK }
+        const options = {
+          sourceStartBytes: from * BLOCK,
+          lengthBytes: length * BLOCK,
+          destinationStartBytes: to * BLOCK,
+        }
         const cloned = fs.clone(name(a), name(b), options)
         if (overlap) {
           await expect(cloned).rejects.toMatchObject({ code: 'EINVAL', hint: expect.stringContaining('overlap') })
@@ -215,15 +219,15 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     await expect(fs.clone('original', 'not-there')).rejects.toMatchObject({ code: 'ENOENT' })
 
     write('target', noise(4 * MIB, 8))
-    await fs.clone('original', 'target', { sourceOffset: MIB, lengthBytes: MIB, destinationOffset: 2 * MIB })
+    await fs.clone('original', 'target', { sourceStartBytes: MIB, lengthBytes: MIB, destinationStartBytes: 2 * MIB })
     const expected = noise(4 * MIB, 8)
     content.copy(expected, 2 * MIB, MIB, 2 * MIB)
     expect(readFileSync(at('target')).equals(expected)).toBe(true)
     // To the source's end, which is no multiple, beyond the destination's.
-    await fs.clone('original', 'target', { sourceOffset: MIB, destinationOffset: 4 * MIB })
+    await fs.clone('original', 'target', { sourceStartBytes: MIB, destinationStartBytes: 4 * MIB })
     expect(readFileSync(at('target')).equals(Buffer.concat([expected, content.subarray(MIB)]))).toBe(true)
     // One file onto another place of itself.
-    await fs.clone('target', 'target', { sourceOffset: 0, lengthBytes: MIB, destinationOffset: MIB })
+    await fs.clone('target', 'target', { sourceStartBytes: 0, lengthBytes: MIB, destinationStartBytes: MIB })
     expect(
       readFileSync(at('target'))
         .subarray(MIB, 2 * MIB)
@@ -240,6 +244,47 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     }
   })
 
+  it('what it makes is as the source: permissions whatever the umask, NOCOW whatever the directory', async () => {
+    const content = noise(MIB, 13)
+    write('open', content)
+    chmodSync(at('open'), 0o666)
+    const before = process.umask(0o077)
+    try {
+      await fs.clone('open', 'open-made', { create: true })
+    } finally {
+      process.umask(before)
+    }
+    expect(statSync(at('open-made')).mode & 0o777).toBe(0o666)
+    for (const directory of ['as-usual', 'without', 'packed']) mkdirSync(at(directory))
+    await fs.setAttributes('without', { nocow: true })
+    await fs.setCompressionProperty('packed', 'zstd')
+    write('without/file', content)
+    for (const source of ['open', 'without/file']) {
+      for (const directory of ['as-usual', 'without', 'packed']) {
+        await fs.clone(source, `${directory}/made`, { create: true })
+        expect(readFileSync(at(`${directory}/made`)).equals(content)).toBe(true)
+        expect((await fs.attributes(`${directory}/made`)).nocow, `${source} to ${directory}`).toBe(source !== 'open')
+        unlinkSync(at(`${directory}/made`))
+      }
+    }
+  })
+
+  it('deduplicate() of a range that begins past the source’s end fails; an empty source has nothing to share', async () => {
+    write('ended', noise(MIB, 14))
+    write('other', noise(MIB, 14))
+    write('nothing', '')
+    const told = async (source: string, range: DedupeRange, path = 'other') =>
+      (await fs.deduplicate(source, range, [{ path }]).result)[0]
+    for (const startBytes of [MIB, 8 * MIB]) {
+      const failed = { outcome: 'failed', code: 'EINVAL', errno: -22, hint: expect.stringContaining('ends at 1048576') }
+      expect(await told('ended', { startBytes })).toMatchObject(failed)
+      expect(await told('ended', { startBytes, lengthBytes: 4096 })).toMatchObject(failed)
+    }
+    expect(await told('nothing', {})).toMatchObject({ outcome: 'same', dedupedBytes: 0 })
+    expect(await told('nothing', {}, 'gone')).toMatchObject({ outcome: 'failed', code: 'ENOENT' })
+    expect(await told('nothing', { startBytes: 4096 })).toMatchObject({ outcome: 'failed', code: 'EINVAL' })
+  })
+
   it('says why the kernel refuses, and leaves nothing behind', async () => {
     write('plain', noise(MIB, 9))
     write('kept', noise(MIB, 11))
@@ -249,22 +294,22 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     const refused = (hint: string) => ({ code: 'EINVAL', hint: expect.stringContaining(hint) })
     await expect(fs.clone('plain', 'nocow/file')).rejects.toMatchObject(refused('NOCOW'))
     await expect(fs.clone('nocow/file', 'kept')).rejects.toMatchObject(refused('NOCOW'))
-    await expect(fs.clone('plain', 'nocow/made', { create: true })).rejects.toMatchObject(refused('NOCOW'))
+    await expect(fs.clone('plain', 'nocow/made', { create: true, lengthBytes: 5 })).rejects.toMatchObject({
+      code: 'EINVAL',
+    })
     expect(() => statSync(at('nocow/made'))).toThrow(/ENOENT/)
-    await fs.clone('nocow/file', 'nocow/made', { create: true })
-    expect(readFileSync(at('nocow/made')).equals(noise(MIB, 9))).toBe(true)
     expect(await fs.deduplicate('plain', {}, [{ path: 'nocow/file' }]).result).toMatchObject([
       { outcome: 'failed', ...refused('NOCOW') },
     ])
     for (const [options, hint] of [
-      [{ sourceOffset: 1 }, 'multiples of 4096'],
-      [{ destinationOffset: 100 }, 'multiples of 4096'],
+      [{ sourceStartBytes: 1 }, 'multiples of 4096'],
+      [{ destinationStartBytes: 100 }, 'multiples of 4096'],
       [{ lengthBytes: 5000 }, 'multiples of 4096'],
       [{ lengthBytes: 2 * MIB }, 'source ends at 1048576'],
-      [{ sourceOffset: 8 * MIB, lengthBytes: MIB }, 'source ends at 1048576'],
+      [{ sourceStartBytes: 8 * MIB, lengthBytes: MIB }, 'source ends at 1048576'],
     ] as const)
       await expect(fs.clone('plain', 'kept', options)).rejects.toMatchObject(refused(hint))
-    expect(await fs.deduplicate('plain', { offset: 7 }, [{ path: 'kept' }]).result).toMatchObject([
+    expect(await fs.deduplicate('plain', { startBytes: 7 }, [{ path: 'kept' }]).result).toMatchObject([
       refused('multiples'),
     ])
     expect(readFileSync(at('kept')).equals(noise(MIB, 11))).toBe(true)
@@ -273,10 +318,10 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     await expect(fs.clone('/etc/passwd', 'kept')).rejects.toThrow(/WRONG_VOLUME.*passwd/)
     await expect(fs.clone('nocow', 'kept')).rejects.toMatchObject({ code: 'EISDIR' })
     await expect(fs.deduplicate('nocow', {}, [{ path: 'kept' }]).result).rejects.toMatchObject({ code: 'EISDIR' })
-    await expect(fs.clone('plain', 'kept', { sourceOffset: -1 })).rejects.toThrow(/sourceOffset.*-1/)
+    await expect(fs.clone('plain', 'kept', { sourceStartBytes: -1 })).rejects.toThrow(/sourceStartBytes.*-1/)
     await expect(fs.clone('plain', 'kept', { offset: 1 } as never)).rejects.toThrow(/offset/i)
     expect(() => fs.deduplicate('plain', { lenght: 1 } as never, [])).toThrow(/did you mean 'lengthBytes'|valid/)
-    expect(() => fs.deduplicate('plain', {}, [{ path: 'kept', offset: 0.5 }])).toThrow(/offset.*0\.5/)
+    expect(() => fs.deduplicate('plain', {}, [{ path: 'kept', startBytes: 0.5 }])).toThrow(/startBytes.*0\.5/)
     expect(await fs.deduplicate('plain', {}, []).result).toEqual([])
     run('btrfs', 'subvolume', 'snapshot', '-r', volume.path, at('snapshot'))
     await expect(fs.clone('plain', 'snapshot/kept')).rejects.toMatchObject({ code: 'EROFS' })

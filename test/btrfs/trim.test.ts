@@ -56,14 +56,19 @@ describe.skipIf(cannotMount)('trim()', () => {
         [0, border + 4096],
         [groups[1]!.logicalBytes + 4096, border - groups[1]!.logicalBytes],
       ] as const)
-        expect((await fs.trim({ start, length }).result).trimmedBytes, `${start}, ${length}`).toBe(
-          await native.trim(0, handle, start, length, 0),
-        )
+        expect(
+          (await fs.trim({ startBytes: start, lengthBytes: length }).result).trimmedBytes,
+          `${start}, ${length}`,
+        ).toBe(await native.trim(0, handle, start, length, 0))
     } finally {
       native.close(handle)
     }
     expect(await fs.trim({ minimumBytes: 2 ** 40 }).result).toMatchObject({ trimmedBytes: 0 })
-    expect(await fs.trim({ start: 2 ** 52 }).result).toEqual({ blockGroups: 0, totalBlockGroups: 0, trimmedBytes: 0 })
+    expect(await fs.trim({ startBytes: 2 ** 52 }).result).toEqual({
+      blockGroups: 0,
+      totalBlockGroups: 0,
+      trimmedBytes: 0,
+    })
   })
 
   it('is stopped between two block groups, and says what it did', async () => {
@@ -91,8 +96,8 @@ describe.skipIf(cannotMount)('trim()', () => {
 
   it('refuses what is wrong, as the kernel does or before it', async () => {
     expect(() => fs.trim({ minimum: 1 } as never)).toThrow(/minimum/)
-    expect(() => fs.trim({ start: -1 })).toThrow(/start.*-1/)
-    expect(() => fs.trim({ length: 0 })).toThrow(/length.*0/)
-    await expect(fs.trim({ length: 100 }).result).rejects.toMatchObject({ code: 'EINVAL', operation: 'trim' })
+    expect(() => fs.trim({ startBytes: -1 })).toThrow(/startBytes.*-1/)
+    expect(() => fs.trim({ lengthBytes: 0 })).toThrow(/lengthBytes.*0/)
+    await expect(fs.trim({ lengthBytes: 100 }).result).rejects.toMatchObject({ code: 'EINVAL', operation: 'trim' })
   })
 })

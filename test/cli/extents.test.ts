@@ -37,7 +37,7 @@ describe.skipIf(cannotMount)('commands for the data of files', () => {
     expect(lines[0]).toMatch(/^ +offset +length +address {2}is$/)
     expect(lines[64]).toMatch(/^ +258048 +4096 +\d+ {2}last$/)
     expect(lines.at(-1)).toBe('64 extents, 256.00 KiB: 0 B shared, 0 B compressed')
-    const part = jsonLines((await btrmind(['extents', at('many'), '--start', '4096', '--length', '1', '--json'])).out)
+    const part = jsonLines((await btrmind(['extents', at('many'), '--start', '4KiB', '--length', '1', '--json'])).out)
     expect(part).toHaveLength(1)
     expect(part[0] as FileExtent).toMatchObject({ logicalBytes: 4096, lengthBytes: 4096, shared: false })
     expect((await btrmind(['extents', volume.path])).err).toContain('EISDIR')
@@ -68,6 +68,11 @@ describe.skipIf(cannotMount)('commands for the data of files', () => {
     const back = await btrmind(['defragment', at('dir/a'), '--uncompressed', '--json'])
     const { diskBytesBefore, diskBytesAfter } = JSON.parse(back.out) as Record<string, number>
     expect(diskBytesAfter).toBeGreaterThan(diskBytesBefore!)
+    const some = await btrmind(['defragment', at('dir/b'), '--start', '1M', '--length', '1MiB', '--threshold', '1g'])
+    expect(some).toMatchObject({ code: 0, out: expect.stringMatching(/^1 files/) })
+    const half = await btrmind(['defragment', at('dir/b'), '--start', '1M', '--recompress', '--json'])
+    expect(JSON.parse(half.out)).toMatchObject({ bytes: MIB })
+    expect((await btrmind(['defragment', at('dir/b'), '--length', '0'])).code).toBe(2)
     expect((await btrmind(['defragment', at('dir')])).err).toMatch(/EISDIR.*recursive/)
     expect((await btrmind(['defragment', at('dir/a'), '--level', '3'])).code).toBe(2)
     expect((await btrmind(['defragment', at('dir/a'), '--compress', 'gzip'])).err).toMatch(/gzip.*zlib/)
@@ -83,9 +88,15 @@ describe.skipIf(cannotMount)('commands for the data of files', () => {
     expect(told).toMatchObject({ code: 0, err: '' })
     expect(told.out).toMatch(/^same +2\.00 MiB +\S+\/y$/m)
     expect(told.out).toMatch(/^differs +0 B +\S+\/other$/m)
-    const part = ['--offset', String(MIB), '--length', '4096', '--destination-offset', String(MIB), '--json']
+    const part = ['--start', '1MiB', '--length', '4k', '--destination-start', '1MiB', '--json']
     const json = await btrmind(['deduplicate', at('x'), at('z'), ...part])
-    expect(JSON.parse(json.out)).toMatchObject([{ path: at('z'), offset: MIB, outcome: 'same', dedupedBytes: 4096 }])
+    expect(JSON.parse(json.out)).toMatchObject([
+      { path: at('z'), startBytes: MIB, outcome: 'same', dedupedBytes: 4096 },
+    ])
+    // The destination's start does not follow the source's, as in the library.
+    const apart = await btrmind(['deduplicate', at('x'), at('z'), '--start', '1MiB', '--length', '4k', '--json'])
+    expect(JSON.parse(apart.out)).toMatchObject([{ startBytes: 0, outcome: 'differs' }])
+    expect((await btrmind(['deduplicate', '--help'])).out).toMatch(/default: 0,\s+whatever\s+--start is/)
     const failed = await btrmind(['deduplicate', at('x'), at('y'), at('gone')])
     expect(failed.code).toBe(1)
     expect(failed.out).toMatch(/^ENOENT .*gone$/m)
@@ -94,7 +105,7 @@ describe.skipIf(cannotMount)('commands for the data of files', () => {
     expect(await btrmind(['clone', at('x'), at('new'), '--create', '--json'])).toMatchObject({ code: 0, err: '' })
     expect(readFileSync(at('new')).equals(content)).toBe(true)
     expect((await btrmind(['clone', at('x'), at('new'), '--create'])).err).toContain('EEXIST')
-    const range = ['--source-offset', '4096', '--length', '4096', '--destination-offset', '0']
+    const range = ['--source-start', '4k', '--length', '4KiB', '--destination-start', '0']
     expect((await btrmind(['clone', at('x'), at('other'), ...range])).code).toBe(0)
     expect(readFileSync(at('other')).subarray(0, 4096).equals(content.subarray(4096, 8192))).toBe(true)
     expect((await btrmind(['clone', at('x'), at('other'), '--length', '5'])).err).toMatch(/EINVAL.*multiples of 4096/)
@@ -120,6 +131,10 @@ describe.skipIf(cannotMount)('commands for the data of files', () => {
     expect(run('lsattr', '-d', at('dir'))).toMatch(/^-+A-+ /)
     const json = JSON.parse((await btrmind(['attributes', 'get', at('dir'), '--json'])).out)
     expect(json).toMatchObject({ nocow: false, noatime: true, immutable: false })
+    const set = JSON.parse((await btrmind(['attributes', 'set', at('dir'), 'noatime=off', '--json'])).out)
+    expect(set).toEqual({ ...json, noatime: false })
+    expect((await btrmind(['compression', 'set', at('dir'), 'zstd', '--json'])).out).toBe('"zstd"\n')
+    expect((await btrmind(['compression', 'clear', at('dir'), '--json'])).out).toBe('null\n')
     expect((await btrmind(['attributes', 'set', at('dir'), 'nocow'])).code).toBe(2)
     expect((await btrmind(['attributes', 'set', at('dir'), 'nocwo=on'])).err).toMatch(/did you mean 'nocow'/)
     expect((await btrmind(['attributes', 'set', at('x'), 'nocow=on'])).err).toMatch(/EINVAL.*empty file only/)

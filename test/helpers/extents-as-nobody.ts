@@ -38,7 +38,7 @@ for (const file of ['own', 'others', 'secret']) {
     attributes: await tell(async () => (await fs.attributes(path)).noatime),
     setAttributes: await tell(() => fs.setAttributes(path, { noatime: true })),
     immutable: await tell(() => fs.setAttributes(path, { immutable: true })),
-    readEncoded: await tell(() => fs.readEncoded(path)),
+    readEncoded: await tell(() => fs.readEncoded(path).next()),
     writeEncoded: await tell(() =>
       fs.writeEncoded(path, { data: Buffer.alloc(100), compression: 'zstd', unencodedLengthBytes: 4096 }),
     ),

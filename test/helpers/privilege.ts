@@ -78,7 +78,7 @@ export const READ: Calls = {
   'extents of a file that is closed': ({ fs }) => collect(fs.extents('closed')),
   compressionProperty: ({ fs }) => fs.compressionProperty('mine/a'),
   attributes: ({ fs }) => fs.attributes('mine/a'),
-  readEncoded: async ({ fs }) => (await fs.readEncoded('mine/a'))?.lengthBytes,
+  readEncoded: async ({ fs }) => (await collect(fs.readEncoded('mine/a'))).map(({ lengthBytes }) => lengthBytes),
   statistics: ({ fs }) => fs.statistics(),
   reclaimSettings: ({ fs }) => fs.reclaimSettings(),
   defaultSubvolume: ({ fs }) => fs.defaultSubvolume(),

@@ -12,15 +12,15 @@ import { MIB } from '../../src/units.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 
 const LAYOUTS: { name: string; devicesMiB: number[]; data: Profile; metadata: Profile }[] = [
-  { name: 'single', devicesMiB: [3072], data: 'single', metadata: 'dup' },
-  { name: 'dup', devicesMiB: [4096], data: 'dup', metadata: 'dup' },
-  { name: 'raid1', devicesMiB: [3072, 2048, 1536], data: 'raid1', metadata: 'raid1' },
-  { name: 'raid0', devicesMiB: [1024, 1024, 2048], data: 'raid0', metadata: 'raid1' },
-  { name: 'raid10', devicesMiB: [1024, 1024, 1024, 1024], data: 'raid10', metadata: 'raid1c3' },
-  { name: 'raid5', devicesMiB: [1024, 1024, 1536], data: 'raid5', metadata: 'raid1' },
+  { name: 'single', devicesMiB: [1536], data: 'single', metadata: 'dup' },
+  { name: 'dup', devicesMiB: [2048], data: 'dup', metadata: 'dup' },
+  { name: 'raid1', devicesMiB: [1536, 1024, 768], data: 'raid1', metadata: 'raid1' },
+  { name: 'raid0', devicesMiB: [512, 512, 1024], data: 'raid0', metadata: 'raid1' },
+  { name: 'raid10', devicesMiB: [512, 512, 512, 512], data: 'raid10', metadata: 'raid1c3' },
+  { name: 'raid5', devicesMiB: [512, 512, 768], data: 'raid5', metadata: 'raid1' },
 ]
-const SELECTIONS = 25
-const BALANCES = 3
+const SELECTIONS = 12
+const BALANCES = 2
 
 describe.skipIf(cannotMount).each(LAYOUTS)('balancePlan(), $name', ({ devicesMiB, data, metadata }) => {
   let volume: TestVolume
@@ -43,9 +43,9 @@ describe.skipIf(cannotMount).each(LAYOUTS)('balancePlan(), $name', ({ devicesMiB
   function fill(round: number): void {
     const directory = join(volume.path, `${round}`)
     mkdirSync(directory)
-    const wantedMiB = 500 + below(300)
+    const wantedMiB = 250 + below(150)
     for (let at = 0, name = 0; at < wantedMiB; name++) {
-      const size = 1 + below(24)
+      const size = 1 + below(12)
       at += size
       try {
         run('fallocate', '--length', `${size}MiB`, join(directory, `${name}`))

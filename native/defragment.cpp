@@ -46,16 +46,6 @@ int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancel
   });
 }
 
-// Where the next extent in the range begins, or the range's end: a hole may be larger than all disks. 0 or errno.
-int nextExtent(int fd, Range range, const Cancelled& cancelled, uint64_t& next) {
-  next = range.end;
-  auto first = [&](const fiemap_extent& extent) {
-    next = std::clamp<uint64_t>(extent.fe_logical, range.start, range.end);
-    return false;
-  };
-  return forEachExtent(fd, range.start, range.end, false, cancelled, first, 1);
-}
-
 }  // namespace
 
 Range rangeOf(const DefragmentRequest& request, uint64_t size) {
@@ -97,7 +87,7 @@ void defragment(int fd, Range range, const DefragmentRequest& request, const Can
     }
     if (out.code == 0 && hole) {
       uint64_t next = 0;
-      out.code = nextExtent(fd, {slice.end, range.end}, cancelled, next);
+      out.code = nextExtent(fd, slice.end, range.end, cancelled, next);
       // Whole slices further on.
       if (out.code == 0)
         slice.end = next == range.end ? next : slice.end + (next - slice.end) / request.slice * request.slice;

@@ -40,6 +40,15 @@ int readExtents(int fd, uint64_t start, uint64_t length, const Cancelled& cancel
   });
 }
 
+int nextExtent(int fd, uint64_t start, uint64_t end, const Cancelled& cancelled, uint64_t& next) {
+  next = end;
+  auto first = [&](const fiemap_extent& extent) {
+    next = std::clamp<uint64_t>(extent.fe_logical, start, end);
+    return false;
+  };
+  return forEachExtent(fd, start, end, false, cancelled, first, 1);
+}
+
 int flush(int fd) {
   const Cancelled never{false};
   return forEachExtent(fd, 0, 1, true, never, [](const fiemap_extent&) { return false; });

@@ -53,6 +53,9 @@ struct Extents {
   uint64_t inlineBytes = 0;  // beside the inode, in metadata
 };
 
+// Where the first extent in [start, end) begins, or `end`: a hole may be larger than all disks. 0 or errno (ECANCELED).
+int nextExtent(int fd, uint64_t start, uint64_t end, const Cancelled& cancelled, uint64_t& next);
+
 // Writes the file out, and waits: only then the tree has its extents. 0 or errno.
 int flush(int fd);
 

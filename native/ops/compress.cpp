@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <optional>
@@ -26,11 +27,19 @@ struct Compressed {
   std::optional<uint64_t> after = std::nullopt;
 };
 
-// Rewrites [start, start + kSliceBytes) compressed, unless there is nothing to do. 0 or the outcome; `rewritten` tells.
-int compressSlice(int fd, uint64_t start, uint32_t type, const Cancelled& cancelled, bool& rewritten) {
+// Rewrites [start, start + kSliceBytes) compressed, unless there is nothing to do; in a hole, `start` is moved to the
+// slice that ends it. 0 or the outcome; `rewritten` tells.
+int compressSlice(int fd, uint64_t& start, uint64_t size, uint32_t type, const Cancelled& cancelled, bool& rewritten) {
   Extents extents;
   int code = readExtents(fd, start, kSliceBytes, cancelled, extents);
   if (code != 0) return code;
+  if (extents.count == 0) {
+    uint64_t next = 0;
+    code = nextExtent(fd, std::min(start + kSliceBytes, size), size, cancelled, next);
+    // The slice before it, since the caller goes on from there.
+    start = next == size ? size : next / kSliceBytes * kSliceBytes - kSliceBytes;
+    return code;
+  }
   // A snapshot or a reflink may have been made since the last slice.
   if (extents.sharedBytes > 0) return kShared;
   // What lies inline, in metadata, would gain no data space.
@@ -52,7 +61,7 @@ int compressPinned(int fd, const FileRef& ref, const Extents& extents, uint32_t 
     struct stat stat;
     if (fstat(fd, &stat) < 0) return errno;
     if (!ref.isStill(stat)) return kChanged;
-    code = compressSlice(fd, start, type, cancelled, rewritten);
+    code = compressSlice(fd, start, ref.size, type, cancelled, rewritten);
     if (code != 0) return code;
   }
   return rewritten || extents.compressedBytes == 0 ? 0 : kCompressed;

@@ -47,6 +47,28 @@ describe.skipIf(cannotMount)('compressFile(), fileExtents(), estimateCompressedR
   }
   const extentMap = (path: string) => run('filefrag', '-v', path)
 
+  // A slice at a time it would be hundreds of millions of calls.
+  it('leaps over holes, however large', async () => {
+    const root = directory('sparse')
+    const path = join(root, 'file')
+    const file = await open(path, 'w')
+    const places = [MIB, 100 * MIB, 2 ** 51 + 5 * MIB]
+    for (const place of places) await file.write(text, 0, MIB, place)
+    await file.truncate(2 ** 52)
+    await file.close()
+    await fs.sync()
+    const outcome = await fs.compressFile(root, await one(root))
+    expect(outcome).toMatchObject({ ok: true, diskBytesBefore: 3 * MIB })
+    const extents = await fs.fileExtents(root, await one(root))
+    expect(extents).toMatchObject({ ok: true, bytes: 3 * MIB, compressedBytes: 3 * MIB })
+    const again = await open(path)
+    for (const place of places) {
+      const { buffer } = await again.read(Buffer.alloc(MIB), 0, MIB, place)
+      expect(buffer.equals(text.subarray(0, MIB))).toBe(true)
+    }
+    await again.close()
+  })
+
   it.each(['lzo', 'zlib', 'zstd'] as const)('%s shrinks a file, and changes nothing else of it', async (algorithm) => {
     const root = directory(`shrinks-${algorithm}`, { log: text })
     const path = join(root, 'log')

@@ -34,8 +34,13 @@ export const size = (text: string): number => {
   return value
 }
 export const sizeOrNone = (text: string): number | 'none' => (text === 'none' ? text : size(text))
+/** `bytes` may be Infinity: all there is. */
+export interface NewSize {
+  readonly sign: '' | '+' | '-'
+  readonly bytes: number
+}
 /** "+1GiB", "-1GiB", "10GiB", "max". */
-export const newSize = (text: string): { readonly sign: '' | '+' | '-'; readonly bytes: number } => {
+export const newSize = (text: string): NewSize => {
   if (text === 'max') return { sign: '', bytes: Number.POSITIVE_INFINITY }
   const [, sign, rest] = /^([+-]?)(.*)$/.exec(text) as unknown as [string, '' | '+' | '-', string]
   return { sign, bytes: size(rest) }

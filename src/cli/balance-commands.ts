@@ -1,6 +1,6 @@
 /** Commands that move block groups; what they do is loaded when they are called. */
 import type { Command } from 'commander'
-import { whole } from './arguments.js'
+import { size, whole } from './arguments.js'
 import type { Io } from './output.js'
 
 const FILTERS = `
@@ -52,12 +52,15 @@ later with the same filters, balance pause from another terminal; it then holds 
 
   root
     .command('reclaim')
-    .description('give thinly used data block groups back, the least used first, until nothing is gained')
+    .description('give thinly used data block groups back, least used first')
     .argument('<path>', 'any directory on the volume')
-    .option('--target <bytes>', 'until so much is unallocated', some)
+    .option('--target <size>', 'until so much is unallocated, like 10GiB', size)
     .option('--max <n>', 'at most so many block groups', some)
     .option('--usage <percent>', 'only those used less than that', whole(1, 100))
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nCtrl-C stops it after the block group that it is at; what was moved stays moved.')
+    .addHelpText(
+      'after',
+      '\nIt ends by itself where nothing is to be gained. Ctrl-C stops it after the block group that it is at; what was moved stays moved.',
+    )
     .action(async (path: string, options) => (await import('./reclaim.js')).reclaim(io, path, options))
 }

@@ -1,6 +1,6 @@
 /** Commands that change devices; what they do is loaded when they are called. */
 import { type Command, InvalidArgumentError } from 'commander'
-import { whole } from './arguments.js'
+import { newSize, whole } from './arguments.js'
 import type { Io } from './output.js'
 
 const id = whole(1, 2 ** 53 - 1)
@@ -12,9 +12,7 @@ const idOr = (word: string) => (text: string) => {
 
 /** @param failed makes the exit code 1 */
 export function addDeviceCommands(root: Command, io: Io, failed: () => void): void {
-  const device = root
-    .command('device')
-    .description('add, remove, replace, resize devices; their errors; what is missing')
+  const device = root.command('device').description('add, remove, replace, resize; errors; what is missing')
   const path = 'any directory on the volume'
   device
     .command('add')
@@ -65,7 +63,7 @@ the volume; what was moved off it stays where it is.`,
     .description('set how much of a device the volume uses')
     .argument('<path>', path)
     .argument('<id>', 'as `btrmind devices` says', id)
-    .argument('<bytes>', 'at least 268435456; or max', idOr('max'))
+    .argument('<size>', 'like 10GiB, +1GiB, max; to make it smaller by: -- -1GiB', newSize)
     .option('--json', 'one JSON document: the devices then')
     .addHelpText('after', '\nShrinking moves what lies beyond the new end; Ctrl-C stops that, and the size stays.')
     .action(async (path: string, devid: number, size, options) =>

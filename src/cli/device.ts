@@ -2,8 +2,9 @@ import { resolve } from 'node:path'
 import { devicesReady, forgetDevice, type ReplaceStatus, scanDevice } from '../btrfs/devices.js'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import type { DeviceErrors } from '../btrfs/types.js'
-import { BtrfsError } from '../errors.js'
+import { BtrfsError, BtrmindError } from '../errors.js'
 import { formatBytes } from '../units.js'
+import type { NewSize } from './arguments.js'
 import { devices } from './devices.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 
@@ -98,19 +99,24 @@ function show(io: Io, status: ReplaceStatus, json: boolean | undefined): void {
   io.stdout.write(state === 'never' ? 'none was ever begun\n' : `${state}, ${(100 * ratio).toFixed(1)} %, ${errors}\n`)
 }
 
-export async function resize(io: Io, path: string, devid: number, size: number | 'max', { json }: Json): Promise<void> {
+export async function resize(io: Io, path: string, devid: number, size: NewSize, { json }: Json): Promise<void> {
   await using fs = await openFilesystem(path, { signal: io.signal })
-  const bytes = size === 'max' ? await largest(fs, devid) : size
-  await fs.resizeDevice(devid, bytes, { signal: io.signal })
+  await fs.resizeDevice(devid, await wanted(fs, io, devid, size), { signal: io.signal })
   await devices(io, path, { json: json === true })
 }
 
-async function largest(fs: KernelFilesystem, devid: number): Promise<number> {
-  const device = (await fs.devices()).find((device) => device.devid === devid)
-  if (device?.slackBytes !== undefined) return device.sizeBytes + device.slackBytes
-  const known =
-    device === undefined ? `the volume has no device ${devid}` : `the size of device ${devid} cannot be read`
-  throw new BtrfsError('resizeDevice', { code: 'ENODEV', errno: -19, text: known }, { path: fs.path })
+async function wanted(fs: KernelFilesystem, io: Io, devid: number, { sign, bytes }: NewSize): Promise<number> {
+  if (sign === '' && Number.isFinite(bytes)) return bytes
+  const all = await fs.devices({ signal: io.signal })
+  const device = all.find((device) => device.devid === devid)
+  if (device === undefined) {
+    const known = `the volume has no device ${devid}; it has ${all.map((device) => device.devid).join(', ')}`
+    throw new BtrfsError('resizeDevice', { code: 'ENODEV', errno: -19, text: known }, { path: fs.path })
+  }
+  const { sizeBytes, slackBytes } = device
+  if (sign !== '') return sign === '+' ? sizeBytes + bytes : sizeBytes - bytes
+  if (slackBytes !== undefined) return sizeBytes + slackBytes
+  throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `how large device ${devid} is cannot be read; name a size`)
 }
 
 /** @returns whether all are zero: of what cannot be read that is not known */

@@ -7,6 +7,7 @@ import type { Io } from './output.js'
 export function addExtentsCommands(root: Command, io: Io, failed: () => void): void {
   root
     .command('extents')
+    .summary('where the data of a file lies')
     .description('where the data of a file lies, and what of it is shared or compressed')
     .argument('<file>', 'a regular file')
     .option('--start <size>', 'from here on', size)
@@ -17,6 +18,7 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
 
   root
     .command('defragment')
+    .summary('rewrite files so that their data lies together')
     .description('rewrite files so that their data lies together, or compressed; progress on a terminal')
     .argument('<path>', 'a regular file; with --recursive a directory')
     .option('--recursive', 'every file below it, in its subvolume and mount')
@@ -34,6 +36,7 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
 
   root
     .command('deduplicate')
+    .summary('let files share the data that they have in common')
     .description(
       'let files share the data of one, where the kernel finds that they hold the same; progress on a terminal',
     )

@@ -1,7 +1,6 @@
-import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import { openFilesystem } from '../btrfs/filesystem.js'
 import type { TrimProgress } from '../btrfs/trim.js'
-import type { BlockGroupType, Device, Unavailable } from '../btrfs/types.js'
-import { BtrmindError } from '../errors.js'
+import type { BlockGroupType, Unavailable } from '../btrfs/types.js'
 import { formatBytes } from '../units.js'
 import { follow } from './follow.js'
 import { bar, type Io, printJson, table } from './output.js'
@@ -39,9 +38,10 @@ export async function features(
   io.stdout.write(table(['feature', '', '', 'can be turned'], rows))
 }
 
-export async function sync(io: Io, path: string): Promise<void> {
+export async function sync(io: Io, path: string, { json }: Json): Promise<void> {
   await using fs = await open(io, path)
   await fs.sync({ signal: io.signal })
+  if (json) printJson(io, null)
 }
 
 export async function trim(
@@ -62,37 +62,6 @@ function trimming({ blockGroups, totalBlockGroups, trimmedBytes }: TrimProgress)
   return `${bar(ratio, 20)} ${blockGroups} of ${totalBlockGroups} block groups  ${formatBytes(trimmedBytes)} trimmed`
 }
 
-export async function resize(
-  io: Io,
-  path: string,
-  to: { readonly sign: '' | '+' | '-'; readonly bytes: number },
-  { device: devid, json }: Json & { device?: number },
-): Promise<void> {
-  await using fs = await open(io, path)
-  const device = await theDevice(fs, io, devid)
-  const sign = { '': undefined, '+': 1, '-': -1 }[to.sign]
-  const bytes = sign === undefined ? to.bytes : device.sizeBytes + sign * to.bytes
-  const { slackBytes } = device
-  if (!Number.isFinite(bytes) && slackBytes === undefined)
-    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `how large device ${device.devid} is cannot be read; name a size`)
-  const sizeBytes = Number.isFinite(bytes) ? bytes : device.sizeBytes + slackBytes!
-  await fs.resizeDevice(device.devid, sizeBytes, { signal: io.signal })
-  const now = await theDevice(fs, io, device.devid)
-  if (json) printJson(io, { devid: now.devid, sizeBytes: now.sizeBytes })
-  else io.stdout.write(`device ${now.devid}: ${formatBytes(device.sizeBytes)} -> ${formatBytes(now.sizeBytes)}\n`)
-}
-
-async function theDevice(fs: KernelFilesystem, io: Io, devid: number | undefined): Promise<Device> {
-  const devices = await fs.devices({ signal: io.signal })
-  const ids = devices.map((device) => device.devid).join(', ')
-  if (devid === undefined && devices.length !== 1)
-    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `the volume has several devices: --device ${ids}?`)
-  const found = devid === undefined ? devices[0] : devices.find((device) => device.devid === devid)
-  if (found === undefined)
-    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `the volume has no device ${devid}; it has ${ids}`)
-  return found
-}
-
 export async function statistics(io: Io, path: string, { json }: Json): Promise<void> {
   await using fs = await open(io, path)
   const { unavailable, ...known } = await fs.statistics({ signal: io.signal })
@@ -108,7 +77,7 @@ function lines(name: string, value: unknown): string[][] {
   return Object.entries(value).flatMap(([inner, one]) => lines(`${name}.${inner}`, one))
 }
 
-export async function reclaim(
+export async function reclaimSettings(
   io: Io,
   path: string,
   options: Json & { type: BlockGroupType; threshold?: number; dynamic?: boolean; periodic?: boolean },

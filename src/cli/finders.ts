@@ -19,9 +19,9 @@ const DAY_MS = 86_400_000
 export async function inactive(
   io: Io,
   path: string,
-  command: Form & { readonly days: number; readonly least: number },
+  command: Form & { readonly days: number; readonly minimum: number },
 ): Promise<void> {
-  const { days, least: leastBytes } = command
+  const { days, minimum: leastBytes } = command
   await print(io, path, command, (fs) => fs.inactive(days * DAY_MS, { leastBytes, signal: io.signal }))
 }
 

@@ -47,6 +47,13 @@ export async function inode(
   for (const name of paths) io.stdout.write(`${name === '' ? '.' : name}\n`)
 }
 
+export async function subvolume(io: Io, path: string, id: number, { json }: Json): Promise<void> {
+  await using fs = await open(io, path)
+  const known = await fs.subvolume(id, { signal: io.signal })
+  if (json) printJson(io, known)
+  else io.stdout.write(`${known.path === '' ? '.' : known.path}\n`)
+}
+
 export async function chunks(io: Io, path: string, { json }: Json): Promise<void> {
   await using fs = await open(io, path)
   const groups = await fs.blockGroups({ signal: io.signal })

@@ -27,11 +27,12 @@ export function program(io: Io, exit: (code: number) => void): Command {
       outputError: () => {}, // main() has one form for all errors.
     })
     .showSuggestionAfterError()
+    .enablePositionalOptions() // an option belongs to the command that it follows
     .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
 
   root
     .command('usage')
-    .description('space: sizes, block groups, devices, and data that is not flushed yet')
+    .description('space: sizes, block groups, devices, what is not flushed')
     .argument('<path>', 'any directory on the volume')
     .option('--json', 'one JSON document with every figure in bytes')
     .action(async (path: string, options: { json?: boolean }) => (await import('./usage.js')).usage(io, path, options))
@@ -58,7 +59,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
 
   root
     .command('scrub')
-    .description('check everything against its checksums and repair it; progress on a terminal')
+    .description('check everything against its checksums and repair it')
     .argument('<path>', 'any directory on the volume')
     .option('--read-only', 'check only')
     .option('--device <id>', 'only this one', whole(1, 2 ** 53 - 1))
@@ -83,6 +84,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
 
   root
     .command('run')
+    .summary('watch a volume and keep it from filling up')
     .description('watch a volume and keep it from filling up; only says what it would do until --apply is given')
     .requiredOption('--path <dir>', 'the volume; inactive files below it may be compressed')
     .option('--temp <dir>', 'a directory whose old files may be deleted (repeatable)', list)
@@ -109,5 +111,17 @@ export function program(io: Io, exit: (code: number) => void): Command {
       if (critical) exit(EXIT.critical)
     })
 
+  for (const command of root.commands) command.helpGroup(groupOf(command.name()))
+  root.addHelpCommand(
+    new Command('help').argument('[command]').description('the help of a command').helpGroup(groupOf('help')),
+  )
   return root
 }
+
+/** What the help of the root puts together; what changes nothing is not named. */
+const GROUPS: Readonly<Record<string, readonly string[]>> = {
+  'Keep it in shape:': ['scrub', 'balance', 'reclaim', 'defragment', 'deduplicate', 'run'],
+  'Change it:': ['device', 'subvolume', 'quota', 'filesystem', 'compression', 'attributes', 'clone'],
+}
+const groupOf = (name: string) =>
+  Object.keys(GROUPS).find((group) => GROUPS[group]!.includes(name)) ?? 'See what is there:'

@@ -30,7 +30,8 @@ export async function quota(io: Io, path: string, options: { json?: boolean }): 
 /** What is done to a volume, and gives nothing. */
 export type Change = (fs: KernelFilesystem, signal: AbortSignal) => Promise<void>
 
-export async function change(io: Io, path: string, run: Change): Promise<void> {
+export async function change(io: Io, path: string, { json }: { json?: boolean }, run: Change): Promise<void> {
   await using fs = await openFilesystem(path, { signal: io.signal })
   await run(fs, io.signal)
+  if (json) printJson(io, (await fs.quota({ signal: io.signal })) ?? null)
 }

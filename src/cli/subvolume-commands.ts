@@ -71,48 +71,62 @@ export function addQuotaCommands(root: Command, io: Io): void {
   const work = () => import('./quota.js')
   const group = root
     .command('quota')
+    .enablePositionalOptions()
     .description('quota groups: what they count, limits, who belongs to whom')
     .argument('<path>', 'any directory on the volume')
     .option('--json', 'one JSON document; null when quota is off')
     .action(async (path: string, options: { json?: boolean }) => (await work()).quota(io, path, options))
   const volume = ['<path>', 'any directory on the volume'] as const
   const qgroup = ['<qgroup>', 'level/id, like 0/257 or 1/100'] as const
-  const change = async (path: string, run: Change) => (await work()).change(io, path, run)
+  const change = async (path: string, options: { json?: boolean }, run: Change) =>
+    (await work()).change(io, path, options, run)
+  const json = ['--json', 'one JSON document: quota then; null when it is off'] as const
 
   group
     .command('enable')
     .description('turn quota on, and wait for the first count')
     .argument(...volume)
     .option('--simple', 'count each extent for the subvolume that wrote it (Linux 6.7)')
-    .action(async (path: string, { simple }) =>
-      change(path, async (fs, signal) => {
-        await fs.enableQuota({ simple, signal })
-        if (!simple) await fs.rescanQuota({ signal })
+    .option(...json)
+    .action(async (path: string, options) =>
+      change(path, options, async (fs, signal) => {
+        await fs.enableQuota({ simple: options.simple, signal })
+        if (!options.simple) await fs.rescanQuota({ signal })
       }),
     )
   group
     .command('disable')
     .description('turn quota off; all groups and limits are forgotten')
     .argument(...volume)
-    .action(async (path: string) => change(path, (fs, signal) => fs.disableQuota({ signal })))
+    .option(...json)
+    .action(async (path: string, options) => change(path, options, (fs, signal) => fs.disableQuota({ signal })))
   group
     .command('rescan')
     .description('count everything anew')
     .argument(...volume)
     .option('--wait', 'until it is done')
-    .action(async (path: string, { wait = false }) => change(path, (fs, signal) => fs.rescanQuota({ wait, signal })))
+    .option(...json)
+    .action(async (path: string, { wait = false, json }) =>
+      change(path, { json }, (fs, signal) => fs.rescanQuota({ wait, signal })),
+    )
   group
     .command('create')
     .description('make an empty quota group')
     .argument(...volume)
     .argument(...qgroup)
-    .action(async (path: string, id: string) => change(path, (fs, signal) => fs.createQgroup(id, { signal })))
+    .option(...json)
+    .action(async (path: string, id: string, options) =>
+      change(path, options, (fs, signal) => fs.createQgroup(id, { signal })),
+    )
   group
     .command('destroy')
     .description('take a quota group away')
     .argument(...volume)
     .argument(...qgroup)
-    .action(async (path: string, id: string) => change(path, (fs, signal) => fs.destroyQgroup(id, { signal })))
+    .option(...json)
+    .action(async (path: string, id: string, options) =>
+      change(path, options, (fs, signal) => fs.destroyQgroup(id, { signal })),
+    )
   for (const [name, call, what] of [
     ['assign', 'assignQgroup', 'let a quota group belong to another of a higher level'],
     ['unassign', 'unassignQgroup', 'take a quota group out of another'],
@@ -123,8 +137,9 @@ export function addQuotaCommands(root: Command, io: Io): void {
       .argument(...volume)
       .argument(...qgroup)
       .argument('<parent>', 'the other one')
-      .action(async (path: string, id: string, parent: string) =>
-        change(path, async (fs, signal) => {
+      .option(...json)
+      .action(async (path: string, id: string, parent: string, options) =>
+        change(path, options, async (fs, signal) => {
           if (await fs[call](id, parent, { signal })) await fs.rescanQuota({ signal })
         }),
       )
@@ -136,9 +151,10 @@ export function addQuotaCommands(root: Command, io: Io): void {
     .argument(...qgroup)
     .option('--referenced <size>', 'of all that it can reach, like 10GiB; none: no limit', sizeOrNone)
     .option('--exclusive <size>', 'of what nobody else has; none: no limit', sizeOrNone)
-    .action(async (path: string, id: string, { referenced, exclusive }) => {
+    .option(...json)
+    .action(async (path: string, id: string, { referenced, exclusive, json }) => {
       const limit = (given: number | 'none' | undefined) => (given === 'none' ? null : given)
       const limits = { referencedBytes: limit(referenced), exclusiveBytes: limit(exclusive) }
-      return change(path, (fs, signal) => fs.limitQgroup(id, { ...limits, signal }))
+      return change(path, { json }, (fs, signal) => fs.limitQgroup(id, { ...limits, signal }))
     })
 }

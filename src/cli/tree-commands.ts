@@ -1,6 +1,6 @@
 /** Commands that read a whole tree. */
 import { type Command, Option } from 'commander'
-import { number, whole } from './arguments.js'
+import { number, size, whole } from './arguments.js'
 import type { Io } from './output.js'
 
 export function addTreeCommands(root: Command, io: Io): void {
@@ -18,7 +18,7 @@ export function addTreeCommands(root: Command, io: Io): void {
 
   root
     .command('du')
-    .description('what the files of a tree take, and how much of it nothing else shares')
+    .description('what the files of a tree take, and what only they have')
     .argument('<path>', 'a subvolume, or a directory in one')
     .option('--depth <n>', 'sums of their own for directories so far down', whole(0, 65_536), 1)
     .option('--nested', 'also the subvolumes in it')
@@ -27,7 +27,7 @@ export function addTreeCommands(root: Command, io: Io): void {
 
   root
     .command('fragmentation')
-    .description('how scattered the files of a tree are on disk, and which most')
+    .description('how scattered the files of a tree are, and which most')
     .argument('<path>', 'a subvolume, or a directory in one')
     .option('--worst <n>', 'so many of the most scattered', whole(0, 1000), 10)
     .option('--nested', 'also the subvolumes in it')
@@ -37,7 +37,7 @@ export function addTreeCommands(root: Command, io: Io): void {
 
   root
     .command('changed')
-    .description('what was changed in a subvolume since a generation or a snapshot of it')
+    .description('what changed in a subvolume since a generation or snapshot')
     .argument('<path>', 'a subvolume, or a directory in one')
     .addOption(new Option('--since <generation|snapshot>', 'a number, or the path of a snapshot').makeOptionMandatory())
     .option('--json', 'JSON lines, one a name')
@@ -49,7 +49,7 @@ export function addTreeCommands(root: Command, io: Io): void {
     .description('files that nobody has read, written or changed for so long')
     .argument('<path>', 'a subvolume, or a directory in one')
     .option('--days <n>', 'by the youngest of their times', number(0, 36_500), 30)
-    .option('--least <bytes>', 'only files of so many bytes or more', whole(0, 2 ** 53 - 1), 0)
+    .option('--minimum <size>', 'only files of this size or larger, like 10MiB', size, 0)
     .option('--json', 'JSON lines, one a file')
     .option('-0, --null', 'paths end with NUL, byte for byte')
     .action(async (path: string, options) => (await import('./finders.js')).inactive(io, path, options))

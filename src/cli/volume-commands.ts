@@ -1,6 +1,6 @@
 /** Commands for the volume as a whole, and for what lies where; what they do is loaded when they are called. */
 import { type Command, Option } from 'commander'
-import { list, newSize, onOff, size, tree, treeKey, whole } from './arguments.js'
+import { list, onOff, size, tree, treeKey, whole } from './arguments.js'
 import type { Io } from './output.js'
 
 const VOLUME = ['<path>', 'any directory on the volume'] as const
@@ -9,7 +9,7 @@ const id = whole(1, 2 ** 53 - 1)
 
 export function addFilesystemCommands(root: Command, io: Io): void {
   const work = () => import('./filesystem.js')
-  const group = root.command('filesystem').description('label, features, size and settings of a volume')
+  const group = root.command('filesystem').description('label, features, trim and settings of a volume')
 
   group
     .command('label')
@@ -30,7 +30,8 @@ export function addFilesystemCommands(root: Command, io: Io): void {
     .command('sync')
     .description('write out and commit what is in memory')
     .argument(...VOLUME)
-    .action(async (path: string) => (await work()).sync(io, path))
+    .option('--json', 'null')
+    .action(async (path: string, options) => (await work()).sync(io, path, options))
   group
     .command('trim')
     .description('tell the devices what is free; progress on a terminal')
@@ -41,22 +42,14 @@ export function addFilesystemCommands(root: Command, io: Io): void {
     .option(...JSON_DOCUMENT)
     .action(async (path: string, options) => (await work()).trim(io, path, options))
   group
-    .command('resize')
-    .description('how much of a device the volume uses')
-    .argument(...VOLUME)
-    .argument('<size>', 'like 10GiB, +1GiB, max; to make it smaller by: -- -1GiB', newSize)
-    .option('--device <id>', 'which (default: the only one)', id)
-    .option(...JSON_DOCUMENT)
-    .action(async (path: string, to, options) => (await work()).resize(io, path, to, options))
-  group
     .command('statistics')
     .description('what the kernel counts since the mount: commits, discards')
     .argument(...VOLUME)
     .option(...JSON_DOCUMENT)
     .action(async (path: string, options) => (await work()).statistics(io, path, options))
   group
-    .command('reclaim')
-    .description('when the kernel gives block groups back by itself; with options, change it until the unmount')
+    .command('reclaim-settings')
+    .description('when the kernel reclaims block groups by itself; with options, change it until the unmount')
     .argument(...VOLUME)
     .addOption(
       new Option('--type <type>', 'of which block groups')
@@ -67,7 +60,7 @@ export function addFilesystemCommands(root: Command, io: Io): void {
     .option('--dynamic <on|off>', 'let the kernel work the threshold out', onOff)
     .option('--periodic <on|off>', 'look also when nothing is freed', onOff)
     .option(...JSON_DOCUMENT)
-    .action(async (path: string, options) => (await work()).reclaim(io, path, options))
+    .action(async (path: string, options) => (await work()).reclaimSettings(io, path, options))
 }
 
 export function addInspectCommands(root: Command, io: Io): void {
@@ -91,6 +84,13 @@ export function addInspectCommands(root: Command, io: Io): void {
     .option(...JSON_DOCUMENT)
     .action(async (path: string, inode: number, options) => (await work()).inode(io, path, inode, options))
   group
+    .command('subvolume')
+    .description('the path of the subvolume that an id names')
+    .argument(...VOLUME)
+    .argument('<id>', 'its number; 5 is the top of the volume', id)
+    .option('--json', 'one JSON document: all that is known of it')
+    .action(async (path: string, id: number, options) => (await work()).subvolume(io, path, id, options))
+  group
     .command('chunks')
     .description('every block group: where, how full, on which devices')
     .argument(...VOLUME)
@@ -100,7 +100,11 @@ export function addInspectCommands(root: Command, io: Io): void {
     .command('tree')
     .description('the items of any tree')
     .argument(...VOLUME)
-    .argument('<tree>', 'root, extent, chunk, dev, fs, csum, quota, uuid, free-space, block-group, or an id', tree)
+    .argument(
+      '<tree>',
+      'root, extent, chunk, dev, fs, csum, quota, uuid, free-space, block-group, raid-stripe, or an id',
+      tree,
+    )
     .option('--min <key>', 'the first, as objectid:type:offset', treeKey)
     .option('--max <key>', 'the last, as objectid:type:offset', treeKey)
     .option('--since <generation>', 'only leaves written in this generation or later', whole(0, 2 ** 53 - 1))

@@ -130,6 +130,10 @@ describe.skipIf(cannotMount)('balance, reclaim', () => {
       /block groups given back, .* moved\nunallocated: .* gained\nended: (moving further|no other|what is in)/,
     )
     expect((await btrmind(['reclaim', volume.path, '--usage', '0'])).code).toBe(2)
+    const enough = await btrmind(['reclaim', volume.path, '--target', '1.5MiB', '--json'])
+    expect(JSON.parse(enough.out)).toMatchObject({ blockGroups: 0, stopped: 'target' })
+    for (const target of ['0', 'much'])
+      expect(await btrmind(['reclaim', volume.path, '--target', target])).toMatchObject({ code: 2 })
   })
 
   it('needs root, and says so', () => {
@@ -168,12 +172,18 @@ describe.skipIf(cannotMount)('device', () => {
       code: 0,
       out: [{}, { devid: 2 }],
     })
-    expect((await json('device', 'resize', volume.path, '2', String(300 * MIB))).out[1].sizeBytes).toBe(300 * MIB)
+    const resized = async (...size: string[]) =>
+      (await json('device', 'resize', volume.path, '2', ...size)).out[1].sizeBytes / MIB
+    expect(await resized(String(300 * MIB))).toBe(300)
+    expect(await resized('384MiB')).toBe(384)
+    expect(await resized('+64MiB')).toBe(448)
+    const smaller = await btrmind(['device', 'resize', '--json', volume.path, '2', '--', '-32MiB'])
+    expect(JSON.parse(smaller.out)[1].sizeBytes).toBe(416 * MIB)
     expect((await json('device', 'resize', volume.path, '2', 'max')).out[1].sizeBytes).toBe(512 * MIB)
     expect(await json('device', 'resize', volume.path, '2', 'most')).toMatchObject({ code: 2 })
     expect(await json('device', 'resize', volume.path, '7', 'max')).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/no device 7/),
+      err: expect.stringMatching(/ENODEV.*no device 7; it has 1, 2/),
     })
     const zero = { write: 0, read: 0, flush: 0, corruption: 0, generation: 0 }
     expect((await json('device', 'stats', volume.path, '--reset')).out).toEqual([

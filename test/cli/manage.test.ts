@@ -88,7 +88,12 @@ describe.skipIf(cannotMount)('changing a volume', () => {
   it('quota: every change, and inherit', async () => {
     expect((await badly('quota', 'create', volume.path, '1/1')).err).toContain('quota is off')
     expect(await well('quota', 'enable', volume.path)).toBe('')
-    await well('quota', 'create', volume.path, '1/1')
+    // With --json each says what is then.
+    const made = await json('quota', 'create', volume.path, '1/1')
+    expect(made).toMatchObject({
+      mode: 'classic',
+      qgroups: expect.arrayContaining([expect.objectContaining({ id: '1/1' })]),
+    })
     await well('quota', 'create', volume.path, '2/1')
     await well('quota', 'assign', volume.path, '1/1', '2/1')
     await well('quota', 'limit', volume.path, '1/1', '--referenced', '1.5GiB', '--exclusive', '4096')
@@ -111,11 +116,21 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect((await badly('quota', 'destroy', volume.path, '7/7')).err).toContain('there is no quota group 7/7')
     expect(await badly('quota', 'limit', volume.path, '1/1', '--referenced', 'much')).toMatchObject({ code: 2 })
     expect(await well('quota', volume.path)).toMatch(/^1\/1 /m)
-    await well('quota', 'disable', volume.path)
+    for (const words of [
+      ['rescan', volume.path],
+      ['limit', volume.path, '1/1', '--exclusive', '1GiB'],
+      ['create', volume.path, '3/1'],
+      ['assign', volume.path, '1/1', '3/1'],
+      ['unassign', volume.path, '1/1', '3/1'],
+      ['destroy', volume.path, '3/1'],
+      ['enable', volume.path],
+    ])
+      expect(await json('quota', ...words)).toMatchObject({ mode: 'classic' })
+    expect(await json('quota', 'disable', volume.path)).toBeNull()
     expect(await well('quota', volume.path)).toBe('quota is off\n')
   })
 
-  it('filesystem label, features, sync, trim, resize', async () => {
+  it('filesystem label, features, sync, trim', async () => {
     await well('filesystem', 'label', volume.path, 'pool')
     expect(await well('filesystem', 'label', volume.path)).toBe('pool\n')
     expect(run('btrfs', 'filesystem', 'label', volume.path)).toBe('pool\n')
@@ -128,28 +143,19 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await well('filesystem', 'trim', volume.path, '--minimum', '1M')).toMatch(/ trimmed$/m)
     const live = await btrmind(['filesystem', 'trim', volume.path], { isTTY: true })
     expect(live).toMatchObject({ code: 0, err: expect.stringMatching(/^(\r.* of \d+ block groups .*)?\r\S+$/) })
-    const sizeBytes = async () => (await fs.devices())[0]!.sizeBytes
-    await well('filesystem', 'resize', volume.path, '600MiB')
-    expect(await sizeBytes()).toBe(600 * 2 ** 20)
-    expect(await well('filesystem', 'resize', volume.path, '+64MiB')).toBe('device 1: 600.00 MiB -> 664.00 MiB\n')
-    await well('filesystem', 'resize', volume.path, '--', '-32MiB')
-    expect(await sizeBytes()).toBe(632 * 2 ** 20)
-    expect(await json('filesystem', 'resize', volume.path, 'max')).toEqual({ devid: 1, sizeBytes: 768 * 2 ** 20 })
-    expect(await badly('filesystem', 'resize', volume.path, 'huge')).toMatchObject({ code: 2 })
-    const none = await badly('filesystem', 'resize', volume.path, 'max', '--device', '4')
-    expect(none).toMatchObject({ code: 2, err: expect.stringContaining('no device 4; it has 1') })
+    expect(await json('filesystem', 'sync', volume.path)).toBeNull()
   })
 
-  it('filesystem statistics, reclaim', async () => {
+  it('filesystem statistics, reclaim-settings', async () => {
     expect(await well('filesystem', 'statistics', volume.path)).toMatch(/^exclusiveOperation +none$/m)
     const { commits, exclusiveOperation } = await json('filesystem', 'statistics', volume.path)
     expect([Object.keys(commits).length, exclusiveOperation]).toEqual([5, 'none'])
-    const changed = await well('filesystem', 'reclaim', volume.path, '--threshold', '30', '--periodic', 'on')
+    const changed = await well('filesystem', 'reclaim-settings', volume.path, '--threshold', '30', '--periodic', 'on')
     expect(changed).toMatch(/^data +30 % +off +on /m)
-    const { types } = await json('filesystem', 'reclaim', volume.path, '--type', 'metadata', '--dynamic', 'on')
+    const { types } = await json('filesystem', 'reclaim-settings', volume.path, '--type', 'metadata', '--dynamic', 'on')
     expect(types).toMatchObject({ data: { thresholdPercent: 30 }, metadata: { dynamic: true } })
-    expect(await badly('filesystem', 'reclaim', volume.path, '--threshold', '101')).toMatchObject({ code: 2 })
-    expect(await badly('filesystem', 'reclaim', volume.path, '--type', 'dat')).toMatchObject({ code: 2 })
+    expect(await badly('filesystem', 'reclaim-settings', volume.path, '--threshold', '101')).toMatchObject({ code: 2 })
+    expect(await badly('filesystem', 'reclaim-settings', volume.path, '--type', 'dat')).toMatchObject({ code: 2 })
   })
 
   it('inspect logical, inode, chunks, tree', async () => {
@@ -173,6 +179,11 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     )
     expect(await json('inspect', 'logical', volume.path, address, '--whole-extent')).toMatchObject([{ inode: ino }])
     expect(await well('inspect', 'logical', volume.path, '1')).toBe('no file has its data there\n')
+    expect(await well('inspect', 'subvolume', volume.path, String(id))).toBe('looked\n')
+    expect(await well('inspect', 'subvolume', volume.path, '5')).toBe('.\n')
+    expect(await json('inspect', 'subvolume', volume.path, String(id))).toMatchObject({ id, path: 'looked' })
+    expect((await badly('inspect', 'subvolume', volume.path, '99999')).err).toContain('ENOENT')
+    expect((await btrmind(['inspect', 'tree', '--help'])).out).toMatch(/raid-\s*stripe/)
     const chunks = await json('inspect', 'chunks', volume.path)
     expect(chunks).toEqual(JSON.parse(JSON.stringify(await fs.blockGroups())))
     expect((await well('inspect', 'chunks', volume.path)).trim().split('\n')).toHaveLength(1 + chunks.length)

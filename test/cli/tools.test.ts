@@ -66,6 +66,8 @@ describe.skipIf(cannotMount)('tools', () => {
     const nul = await btrmind(['inactive', volume.path, '--days', '0', '--null'])
     expect(nul.out.split('\0').filter(Boolean)).toHaveLength(2)
     expect((await btrmind(['inactive', volume.path, '--days', '1'])).out).toBe('')
+    const large = await btrmind(['inactive', volume.path, '--days', '0', '--minimum', '2.5MiB'])
+    expect(large.out.trimEnd().split('\n')).toHaveLength(1)
     expect(await btrmind(['changed', volume.path])).toMatchObject({ code: 2, err: expect.stringContaining('--since') })
     expect(await btrmind(['changed', volume.path, '--since', 'nowhere'])).toMatchObject({
       code: 1,

@@ -1,0 +1,37 @@
+/** What all commands have in common. */
+import type { Command } from 'commander'
+import { describe, expect, it } from 'vitest'
+import { program } from '../../src/cli/program.js'
+import { btrmind } from './helper.js'
+
+const root = program({} as never, () => {})
+const name = (command: Command): string =>
+  `${command.parent?.parent ? `${name(command.parent)} ` : ''}${command.name()}`
+const below = (command: Command): Command[] => command.commands.flatMap((one) => [one, ...below(one)])
+const all = below(root)
+
+describe('every command', () => {
+  it('has a description, and --json where it does something', () => {
+    expect(all.length).toBeGreaterThan(60)
+    expect(all.filter((command) => command.description() === '').map(name)).toEqual([])
+    // A group of commands does nothing itself, except `quota`.
+    const doing = all.filter((command) => command.commands.length === 0 || command.name() === 'quota')
+    const without = doing.filter((command) => command.options.every(({ long }) => long !== '--json'))
+    expect(without.map(name)).toEqual([])
+    const options = all.flatMap((command) =>
+      command.options.filter((option) => option.description === '').map(() => name(command)),
+    )
+    expect(options).toEqual([])
+  })
+
+  it('fits into the help of the root, each in a group', async () => {
+    const long = root.commands.filter((command) => (command.summary() || command.description()).length > 60)
+    expect(long.map(name)).toEqual([])
+    const { code, out } = await btrmind(['--help'])
+    expect(code).toBe(0)
+    const headings = out.match(/^\S.*:$/gm)
+    expect(headings).toEqual(['Options:', 'See what is there:', 'Keep it in shape:', 'Change it:'])
+    for (const command of root.commands) expect(out).toMatch(new RegExp(`^  ${command.name()} `, 'm'))
+    expect((await btrmind(['help', 'usage'])).out).toContain('Usage: btrmind usage')
+  })
+})

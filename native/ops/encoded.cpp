@@ -46,11 +46,7 @@ Napi::Value readEncoded(const Args& args) {
         read.args.iovcnt = 1;
         read.args.offset = static_cast<int64_t>(start);
         int returned = tryIoctl(read.file->fd(), BTRMIND_REQUEST(BTRFS_IOC_ENCODED_READ), &read.args);
-        if (returned < 0) {
-          Failure failure{-returned, "BTRFS_IOC_ENCODED_READ", "read it as it lies on disk", path};
-          if (returned == -ENOBUFS) failure.hint = "the compressed extent is larger: 131072 bytes are always enough";
-          throw failure;
-        }
+        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_ENCODED_READ", "read it as it lies on disk", path};
         if (returned == 0 && read.args.len == 0) return std::nullopt;
         if (opened) read.file = nullptr;
         read.length = static_cast<size_t>(returned);

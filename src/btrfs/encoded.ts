@@ -42,8 +42,8 @@ const readOptions = v.strictObject({
 
 /**
  * Reads data of a file without unpacking it, piece by piece. BTRFS_IOC_ENCODED_READ (Linux 5.18) · CAP_SYS_ADMIN · each
- * piece is one quick hop, which `timeoutMs` is for. A hole reads as zeros that are not compressed. The file is opened once: a rename under way does
- * not matter, writing under way shows.
+ * piece is one quick hop, which `timeoutMs` is for. A hole reads as zeros that are not compressed. The file is opened
+ * once: a rename under way does not matter, writing under way shows.
  * @returns in order, without gaps; nothing at or past the end of the file
  * @throws BtrfsError EPERM, ENOENT, ELOOP, EISDIR, EINVAL, EBADF, ENOTTY (Linux before 5.18); BtrmindError
  * BTRMIND_ERR_WRONG_VOLUME, BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION

@@ -24,6 +24,7 @@ constexpr unsigned kMaxThreads = 128;
 constexpr unsigned kMaxPerVolume = 16;
 constexpr auto kIdle = std::chrono::seconds(5);
 constexpr auto kLookOut = std::chrono::microseconds(40);
+constexpr std::chrono::milliseconds kBusy{100};  // and no longer looks out where others want the processor
 
 struct Job;
 using JobPtr = std::shared_ptr<Job>;
@@ -124,16 +125,21 @@ class QuickLane {
 
   // A caller that awaits one answer after the other is back some 20 µs after the last one: looking out for it that
   // long saves both sides the price of sleep and wake-up (a third of the whole hop when they are on two processors).
-  // One thread at a time does, and gives way to whatever else wants its processor, above all to that caller.
+  // One thread at a time does, and gives way to whatever else wants its processor, above all to that caller. Where that
+  // takes long the processors are busy: then it is better asleep, since who is woken goes before who gave way.
   void lookOut(std::unique_lock<std::mutex>& lock) {
     unsigned seen = arrivals_.load(std::memory_order_relaxed);
     lookingOut_++;
     lock.unlock();
-    auto until = std::chrono::steady_clock::now() + kLookOut;
-    while (arrivals_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
+    auto begun = std::chrono::steady_clock::now();
+    auto now = begun;
+    while (arrivals_.load(std::memory_order_acquire) == seen && now < begun + kLookOut) {
       std::this_thread::yield();
+      now = std::chrono::steady_clock::now();
+    }
     lock.lock();
     lookingOut_--;
+    if (now > begun + 2 * kLookOut) lookOutFrom_ = now + kBusy;
   }
 
   static bool removeFrom(std::deque<JobPtr>& queue, const JobPtr& job) {
@@ -160,7 +166,7 @@ class QuickLane {
     for (;;) {
       if (ready_.empty()) {
         idle_++;
-        if (lookingOut_ == 0) lookOut(lock);
+        if (lookingOut_ == 0 && std::chrono::steady_clock::now() >= lookOutFrom_) lookOut(lock);
         bool woken = wake_.wait_for(lock, kIdle, [this] { return !ready_.empty(); });
         idle_--;
         if (!woken) {
@@ -187,6 +193,7 @@ class QuickLane {
   std::condition_variable wake_;
   std::deque<JobPtr> ready_;
   std::unordered_map<std::string, Share> shares_;
+  std::chrono::steady_clock::time_point lookOutFrom_;
   unsigned threads_ = 0;
   unsigned idle_ = 0;  // looking out or asleep
   unsigned lookingOut_ = 0;

@@ -62,11 +62,26 @@ int openInode(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation
   return fd < 0 ? -errno : fd;
 }
 
+// NaN where a double cannot hold it: a size is whatever truncate(2) was asked for, and must not end the scan.
+double bytesOrNan(uint64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  return value < 0x1p64 && static_cast<uint64_t>(value) == bytes ? value : std::nan("");
+}
+
 // Of this thread; being preempted is none.
 double waitsSoFar() {
   rusage usage = {};
   getrusage(RUSAGE_THREAD, &usage);
   return static_cast<double>(usage.ru_nvcsw);
+}
+
+// Of what openInode() gave: whether the inode was deleted meanwhile. Throws where it is there and cannot be opened.
+bool isGone(int fd) {
+  if (fd >= 0) return false;
+  if (fd == -ENOENT || fd == -ESTALE) return true;
+  Failure failure{-fd, "open_by_handle_at", "open a file by its number"};
+  if (fd == -EPERM) failure.hint = "needs root (CAP_DAC_READ_SEARCH)";
+  throw failure;
 }
 
 uint64_t inodeOf(int fd) {
@@ -235,8 +250,8 @@ void Scan::begin(const Item& item) {
   uint64_t bytes = item.at<uint64_t>(offsetof(Raw, nbytes));
   double* row = inode.row;
   row[kInode] = exact(inode.number, "inode");
-  row[kSize] = exact(item.at<uint64_t>(offsetof(Raw, size)), "size");
-  row[kDiskBytes] = exact((bytes + blockBytes_ - 1) / blockBytes_ * blockBytes_, "disk bytes");
+  row[kSize] = bytesOrNan(item.at<uint64_t>(offsetof(Raw, size)));
+  row[kDiskBytes] = bytesOrNan((bytes + blockBytes_ - 1) / blockBytes_ * blockBytes_);
   row[kAtime] = timeAt(item, offsetof(Raw, atime));
   row[kMtime] = timeAt(item, offsetof(Raw, mtime));
   row[kCtime] = timeAt(item, offsetof(Raw, ctime));
@@ -329,8 +344,8 @@ void Scan::measure(const Inode& inode, size_t lastName, const Cancelled& cancell
   Usage usage;
   if (inode.references > 0) {
     ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
-    if (fd.get() < 0) return;  // deleted meanwhile
-    forEachExtent(fd.get(), 0, kMax, true, cancelled, [&](const fiemap_extent& extent) {
+    if (isGone(fd.get())) return;
+    int failed = forEachExtent(fd.get(), 0, kMax, true, cancelled, [&](const fiemap_extent& extent) {
       if (extent.fe_flags & (FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN)) return true;
       usage.bytes += extent.fe_length;
       if ((extent.fe_flags & FIEMAP_EXTENT_SHARED) == 0) return true;
@@ -338,6 +353,8 @@ void Scan::measure(const Inode& inode, size_t lastName, const Cancelled& cancell
       usage.extents.push_back({extent.fe_physical, extent.fe_length, (extent.fe_flags & FIEMAP_EXTENT_ENCODED) != 0});
       return true;
     });
+    if (failed == ECANCELED) return;
+    if (failed != 0) throw Failure{failed, "FS_IOC_FIEMAP", "look what is shared"};
   }
   std::string directory = options_.tally->depth > 0 ? firstPath(inode.firstName, lastName).first : "";
   options_.tally->addUsage(usage, directory);
@@ -358,12 +375,14 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
   const bool isDirectory = S_ISDIR(static_cast<mode_t>(inode.row[kMode]));
   const bool isFile = S_ISREG(static_cast<mode_t>(inode.row[kMode]));
   size_t firstName = inode.firstName, sought = names_.size();
+  // A search by generation may have left some out; a rename between two pages shows a name twice, or never: all of them
+  // are asked for at once.
+  if (lastName - firstName != std::max<uint64_t>(1, inode.links)) {
+    seek(inode, BTRFS_INODE_REF_KEY, BTRFS_INODE_EXTREF_KEY);
+    firstName = sought;
+    lastName = names_.size();
+  }
   if (options_.since > 0) {
-    if (lastName - firstName < std::max<uint64_t>(1, inode.links)) {
-      seek(inode, BTRFS_INODE_REF_KEY, BTRFS_INODE_EXTREF_KEY);
-      firstName = sought;
-      lastName = names_.size();
-    }
     if (options_.extents && isFile) {
       std::fill(inode.row + kExtents, inode.row + kExtentColumns, 0);
       inode.nextLogical = inode.nextPhysical = inode.references = 0;
@@ -374,9 +393,10 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
     if (!options_.sharing || !isFile || inode.row[kExtents] == 0) return;
     ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
     Extents extents;
-    // Deleted meanwhile: nothing is known of it.
-    bool known = fd.get() >= 0 && readExtents(fd.get(), 0, kMax, cancelled, extents) == 0;
-    inode.row[kSharedBytes] = known ? static_cast<double>(extents.sharedBytes) : std::nan("");
+    int failed = isGone(fd.get()) ? ENOENT : readExtents(fd.get(), 0, kMax, cancelled, extents);
+    if (failed != 0 && failed != ENOENT && failed != ECANCELED)
+      throw Failure{failed, "FS_IOC_FIEMAP", "look what is shared"};
+    inode.row[kSharedBytes] = failed == 0 ? static_cast<double>(extents.sharedBytes) : std::nan("");
   };
   if (inode.number == top_) {
     share();

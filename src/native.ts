@@ -347,6 +347,7 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     id: number | undefined,
     parent: Float64Array | undefined,
   ): Promise<number>
+  deleteSubvolumeById(ticket: number, handle: NativeHandle, id: number, flush: boolean): Promise<void>
   /** Unlinked, and the cleaner is not done with them. */
   deletedSubvolumes(ticket: number, handle: NativeHandle): Promise<Float64Array>
   setReadonly(ticket: number, handle: NativeHandle, path: string, readonly: boolean): Promise<void>

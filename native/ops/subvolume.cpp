@@ -190,11 +190,12 @@ uint64_t idOf(int parent, const std::string& name) {
 }
 
 // EPERM has several causes, and only the first is what it says.
-std::string whyNotPermitted(int parent, const std::string& name) {
+template <class Id>
+std::string whyNotPermitted(int fd, Id id) {
   uint64_t standard = 0;
-  if (btrfs_util_get_default_subvolume_fd(parent, &standard) != BTRFS_UTIL_OK)
+  if (btrfs_util_get_default_subvolume_fd(fd, &standard) != BTRFS_UTIL_OK)
     return "needs root (CAP_SYS_ADMIN), or the mount option user_subvol_rm_allowed";
-  if (standard == idOf(parent, name)) return "it is the volume's default subvolume; set another one first";
+  if (standard == id()) return "it is the volume's default subvolume; set another one first";
   return "an active swap file or a running send holds it";
 }
 
@@ -246,7 +247,7 @@ bool destroyById(int parent, uint64_t id, const std::string& path) {
 void destroyByName(int parent, const std::string& name, const std::string& path) {
   btrfs_util_error error = btrfs_util_delete_subvolume_fd(parent, name.c_str(), 0);
   if (error != BTRFS_UTIL_OK && errno == EPERM) {
-    Failure failure = refusal(EPERM, path, whyNotPermitted(parent, name));
+    Failure failure = refusal(EPERM, path, whyNotPermitted(parent, [&] { return idOf(parent, name); }));
     failure.ioctl = "BTRFS_IOC_SNAP_DESTROY";
     throw failure;
   }
@@ -268,6 +269,47 @@ uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool 
   // Wakes the cleaner, too.
   if (flush) checkedIoctl(parent.get(), BTRMIND_REQUEST(BTRFS_IOC_SYNC), nullptr, "flush the deletion", path);
   return id;
+}
+
+// As requireUnmounted(), by its place in the volume: through any mount, or none, that shows it.
+void requireUnmounted(const HandlePtr& handle, const std::string& place) {
+  MountsPtr mounts = readMounts();
+  const Mount& home = mountOf(*mounts, handle->fd());
+  const std::string whole = "/" + place;
+  for (const Mount& mount : *mounts) {
+    if (mount.device != home.device) continue;
+    if (mount.root == whole || isBeneath(mount.root, whole))
+      throw refusal(EBUSY, place, "it is mounted at '" + mount.point + "'; unmount it first");
+    if (!isBeneath(whole, mount.root)) continue;
+    const std::string inner = whole.substr(mount.root == "/" ? 0 : mount.root.size());
+    const std::string absolute = (mount.point == "/" ? "" : mount.point) + inner;
+    for (const Mount& on : *mounts)
+      if (on.point == absolute || isBeneath(on.point, absolute))
+        throw refusal(EBUSY, place, "'" + on.point + "' is a mount point; unmount it first");
+  }
+}
+
+// deleteSubvolumeById(ticket, handle, id, flush): wherever it is, also outside of what is mounted
+Napi::Value removeById(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t id = args.u64(2);
+  bool flush = args.boolean(3);
+  return quick(
+      args, handle,
+      [=](const Cancelled&) {
+        char* text = nullptr;
+        checkedUtil(btrfs_util_subvolume_path_fd(handle->fd(), id, &text), nullptr);
+        std::unique_ptr<char, decltype(&free)> owned(text, free);
+        requireUnmounted(handle, text);
+        if (!destroyById(handle->fd(), id, text)) {
+          Failure failure = refusal(EPERM, text, whyNotPermitted(handle->fd(), [id] { return id; }));
+          failure.ioctl = "BTRFS_IOC_SNAP_DESTROY_V2";
+          throw failure;
+        }
+        if (flush) checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SYNC), nullptr, "flush the deletion", text);
+        return Nothing{};
+      },
+      toUndefined);
 }
 
 // deleteSubvolume(ticket, handle, path, flush, id, parent) → its id where `flush`. The last two may be undefined.
@@ -318,6 +360,7 @@ void defineSubvolume(Napi::Env env, Napi::Object exports) {
   define<create>(env, exports, "createSubvolume");
   define<snapshot>(env, exports, "snapshot");
   define<remove>(env, exports, "deleteSubvolume");
+  define<removeById>(env, exports, "deleteSubvolumeById");
   define<deletedSubvolumes>(env, exports, "deletedSubvolumes");
   define<setReadonly>(env, exports, "setReadonly");
 }

@@ -85,6 +85,7 @@ export function reclaimDataBlockGroups(
         }),
       ),
     progress: async () => progress,
+    last: () => progress,
     signal,
     intervalMs,
   })

@@ -82,6 +82,7 @@ function begin(
       volume.callLong(operation, {}, { signal: stop }, (t) =>
         explained(native.balance(t, volume.handle, prepared), explain),
       ),
+    last: (result) => result,
     progress: async () => {
       const status = await balanceStatus(volume)
       return status === undefined ? undefined : countersOf(status)

@@ -124,7 +124,10 @@ class Row implements FileRow {
     return this.toJSON()
   }
   toJSON() {
-    return { ...Object.fromEntries(COLUMNS.map((name) => [name, this[name]])), path: this.path }
+    const { path } = this
+    // A name that is no UTF-8 can still be found by its bytes.
+    const bytes = path.includes('\uFFFD') ? { pathBase64: Buffer.from(this.pathBytes).toString('base64') } : {}
+    return { ...Object.fromEntries(COLUMNS.map((name) => [name, this[name]])), path, ...bytes }
   }
 }
 

@@ -165,6 +165,7 @@ export function defragment(
     path: target,
     start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => job.now(),
+    last: () => job.now(),
     signal,
     intervalMs,
   })

@@ -147,6 +147,7 @@ export function replaceDevice(
           ),
         ),
       ),
+    last: (result) => result,
     progress: async () => {
       const status = await replaceStatus(volume)
       return status.state === 'running' ? status : undefined

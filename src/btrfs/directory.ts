@@ -16,13 +16,20 @@ const TOP_INODE = 256
  * @example
  * const { path } = await fs.directory('/mnt/pool/latest')
  */
-export async function directory(volume: Volume, path: string, options?: CallOptions): Promise<Directory> {
+export function directory(volume: Volume, path: string, options: CallOptions = {}): Promise<Directory> {
   const absolute = resolve(check('directory: path', pathArgument, path))
-  const found = await volume.call(
-    'directory',
-    { path: absolute },
-    check('directory', callOptions, options ?? {}),
-    (ticket) => native.directory(ticket, volume.handle, absolute),
+  return directoryFor('directory', volume, absolute, check('directory', callOptions, options))
+}
+
+/** The same on behalf of another call, which its errors name. Internal. */
+export async function directoryFor(
+  operation: string,
+  volume: Volume,
+  absolute: string,
+  options?: CallOptions,
+): Promise<Directory> {
+  const found = await volume.call(operation, { path: absolute }, options, (ticket) =>
+    native.directory(ticket, volume.handle, absolute),
   )
   if (found.uuid !== volume.uuid) {
     throw new BtrmindError(
@@ -39,7 +46,7 @@ export async function topOf(volume: Volume, root: Directory, operation: string):
   let at = root
   while (!at.subvolumeTop) {
     const path = dirname(at.path)
-    const above = await directory(volume, path)
+    const above = await directoryFor(operation, volume, path)
     if (path === at.path || above.subvolumeId !== root.subvolumeId) {
       const text = 'its subvolume is not mounted as a whole'
       throw new BtrfsError(operation, {

@@ -208,8 +208,8 @@ export class KernelFilesystem implements Filesystem {
   snapshot(source: string, destination: string, options?: SnapshotOptions & InheritOptions) {
     return snapshot(this.#volume, source, destination, options)
   }
-  deleteSubvolume(path: string, options?: DeleteOptions) {
-    return deleteSubvolume(this.#volume, path, options)
+  deleteSubvolume(subvolume: string | number, options?: DeleteOptions) {
+    return deleteSubvolume(this.#volume, subvolume, options)
   }
   setReadonly(path: string, readonly: boolean, options?: SetReadonlyOptions) {
     return setReadonly(this.#volume, path, readonly, options)

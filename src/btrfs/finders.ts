@@ -15,14 +15,14 @@ export interface LargestOptions extends FindOptions {
 }
 export interface InactiveOptions extends FindOptions {
   /** Only files of at least so many bytes. Default 0. */
-  readonly leastBytes?: number | undefined
+  readonly minimumBytes?: number | undefined
 }
 export type ChangedOptions = FindOptions
 
 const { batchSize: _, sinceGeneration: generation, ...find } = scanOptions.entries
 const whole = generation.wrapped
 const largestOptions = v.strictObject({ ...find, by: v.optional(v.picklist(['sizeBytes', 'diskBytes']), 'sizeBytes') })
-const inactiveOptions = v.strictObject({ ...find, leastBytes: v.optional(whole, 0) })
+const inactiveOptions = v.strictObject({ ...find, minimumBytes: v.optional(whole, 0) })
 const changedOptions = v.strictObject(find)
 const countArgument = v.pipe(v.number(), v.integer('a count'), v.minValue(1, 'a count'), v.maxValue(1e6))
 const sinceArgument = v.union([whole, pathArgument], 'a generation, or the path of a snapshot')
@@ -81,7 +81,7 @@ export async function largest(volume: Volume, count: number, options: LargestOpt
  * @param ageMs at least so old when the scan begins
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example
- * for await (const file of fs.inactive(30 * 86_400_000, { leastBytes: 1e6 })) console.log(file.path)
+ * for await (const file of fs.inactive(30 * 86_400_000, { minimumBytes: 1e6 })) console.log(file.path)
  */
 export function inactive(
   volume: Volume,
@@ -89,20 +89,24 @@ export function inactive(
   options: InactiveOptions = {},
 ): AsyncGenerator<FileRow, void, void> {
   const before = Date.now() - check('inactive: ageMs', ageArgument, ageMs)
-  const { leastBytes, ...scanWith } = check('inactive', inactiveOptions, options)
+  const { minimumBytes, ...scanWith } = check('inactive', inactiveOptions, options)
   return pick(volume, 'inactive', scanWith, ({ sizeBytes, atimeMs, mtimeMs, ctimeMs }, i) => {
-    return sizeBytes[i]! >= leastBytes && Math.max(atimeMs[i]!, mtimeMs[i]!, ctimeMs[i]!) <= before
+    return sizeBytes[i]! >= minimumBytes && Math.max(atimeMs[i]!, mtimeMs[i]!, ctimeMs[i]!) <= before
   })
 }
 
 /**
  * What was changed in a tree since a generation, or since a snapshot of it: of every kind, one row a name, directories
- * too. What was deleted does not show, but the directory that it was in does. TREE_SEARCH_V2 · CAP_SYS_ADMIN · as
+ * too. What was deleted does not show, but the directory that it was in does; of a directory that was renamed only itself
+ * does, not what is in it. A read that the kernel noted (`relatime`: one a day) is a change of the inode: its `ctimeMs`
+ * is then older. TREE_SEARCH_V2 · CAP_SYS_ADMIN · as
  * scan() otherwise.
- * @param since a generation: changes in it and later; or the path of a snapshot of the subvolume: changes after it
+ * @param since the path of a snapshot of the subvolume, or, where that is a snapshot itself, of an earlier one of the same:
+ * changes after it. Or a generation: changes in it and later. What a snapshot has not is of its `originGeneration` + 1
+ * and later; its `generation` grows when it is balanced.
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT (no snapshot of it), BTRMIND_ERR_OPTION
  * @example
- * for await (const { path, mode } of fs.changed('backup/home-yesterday', { subvolume: 'home' })) console.log(path)
+ * for await (const { path } of fs.changed('backup/monday', { subvolume: 'backup/tuesday' })) console.log(path)
  */
 export async function* changed(
   volume: Volume,
@@ -120,11 +124,16 @@ export async function* changed(
 /** The first one that a snapshot has nothing of: taking it is the last thing that its own transaction does. */
 async function generationAfter(volume: Volume, path: string, { signal, ...options }: ChangedOptions): Promise<number> {
   const snapshot = await subvolumeOf(volume, path, { signal })
-  const { uuid } = await subvolumeOf(volume, options.subvolume, { signal })
-  if (uuid === undefined || snapshot.parentUuid !== uuid)
+  const target = await subvolumeOf(volume, options.subvolume, { signal })
+  const isOf = target.uuid !== undefined && snapshot.parentUuid === target.uuid
+  const isBefore =
+    target.parentUuid !== undefined &&
+    snapshot.parentUuid === target.parentUuid &&
+    snapshot.originGeneration <= target.originGeneration
+  if (!isOf && !isBefore)
     throw new BtrmindError(
       'BTRMIND_ERR_ARGUMENT',
-      `changed: since: expected a snapshot of ${quote(options.subvolume ?? '.')}; got ${quote(path)}, which is none`,
+      `changed: since: expected a snapshot of ${quote(options.subvolume ?? '.')}, or an earlier one of the same; got ${quote(path)}`,
     )
   return snapshot.originGeneration + 1
 }

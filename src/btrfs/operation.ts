@@ -27,6 +27,8 @@ export interface Work<Progress, Result> {
   /** Begins it; `signal` asks it to stop, and it settles only when it has. */
   start(signal: AbortSignal): Promise<Result>
   progress(): Promise<Progress | undefined>
+  /** The progress at the end, which whoever iterates gets last. */
+  last(result: Result): Progress | undefined
   pause?(): Promise<void>
   /** The caller's; cancels it. */
   readonly signal?: AbortSignal | undefined
@@ -94,7 +96,8 @@ export class LongOperation<Progress, Result> implements Operation<Progress, Resu
       if (progress !== undefined) yield progress
       await this.#sleep(progress === undefined ? FIRST_INTERVAL_MS : this.#work.intervalMs)
     }
-    await this.result
+    const last = this.#work.last(await this.result)
+    if (last !== undefined) yield last
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,12 +1,12 @@
 /** What a tree comes to: added up while its extents go by, no row leaves the addon. */
 import { join, relative } from 'node:path'
 import * as v from 'valibot'
-import { check } from '../errors.js'
+import { type BtrfsError, check } from '../errors.js'
 import { type NativeNamed, type NativeTally, native } from '../native.js'
-import { directory, topOf } from './directory.js'
+import { directoryFor, topOf } from './directory.js'
 import { cancelled, LongOperation, type Operation } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
-import { checkScan, scanTree } from './scan.js'
+import { checkScan, isTemporary, scanTree } from './scan.js'
 import { tree } from './subvolume-trees.js'
 import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
@@ -36,7 +36,9 @@ const fragmentationOptions = v.strictObject({
 
 /** So far. */
 export interface ReportProgress {
+  /** Read; and left out with `nested`: gone meanwhile, or their paths are no UTF-8. */
   readonly subvolumes: number
+  readonly skippedSubvolumes: number
   readonly inodes: number
   readonly files: number
 }
@@ -58,8 +60,7 @@ export interface AlgorithmBytes extends CompressionBytes {
   /** 'preallocated': reserved and not written yet; 'unknown': newer than this library. */
   readonly algorithm: (typeof KINDS)[number]
 }
-export interface CompressionReport extends CompressionBytes {
-  readonly files: number
+export interface CompressionReport extends CompressionBytes, ReportProgress {
   /** Extents, references of files to them, and files' data that lies beside the inode. */
   readonly extents: number
   readonly references: number
@@ -80,30 +81,23 @@ export interface CompressionReport extends CompressionBytes {
  */
 export function compression(volume: Volume, options: ReportOptions = {}): Operation<ReportProgress, CompressionReport> {
   const { consistent, ...checked } = check('compression', reportOptions, options)
-  return report(
-    volume,
-    'compression',
-    checked,
-    { consistent },
-    ({ sums, files, extents, references, inlineExtents }) => {
-      const algorithms = KINDS.map((algorithm, kind) => ({ algorithm, ...bytesOf(sums, kind) }))
-      const total = { diskBytes: 0, uncompressedBytes: 0, referencedBytes: 0 }
-      for (const { diskBytes, uncompressedBytes, referencedBytes } of algorithms) {
-        total.diskBytes += diskBytes
-        total.uncompressedBytes += uncompressedBytes
-        total.referencedBytes += referencedBytes
-      }
-      return {
-        files,
-        extents,
-        references,
-        inlineExtents,
-        ...total,
-        ratio: ratio(total.diskBytes, total.uncompressedBytes),
-        algorithms: algorithms.filter(({ referencedBytes, diskBytes }) => referencedBytes > 0 || diskBytes > 0),
-      }
-    },
-  )
+  return report(volume, 'compression', checked, { consistent }, ({ sums, extents, references, inlineExtents }) => {
+    const algorithms = KINDS.map((algorithm, kind) => ({ algorithm, ...bytesOf(sums, kind) }))
+    const total = { diskBytes: 0, uncompressedBytes: 0, referencedBytes: 0 }
+    for (const { diskBytes, uncompressedBytes, referencedBytes } of algorithms) {
+      total.diskBytes += diskBytes
+      total.uncompressedBytes += uncompressedBytes
+      total.referencedBytes += referencedBytes
+    }
+    return {
+      extents,
+      references,
+      inlineExtents,
+      ...total,
+      ratio: ratio(total.diskBytes, total.uncompressedBytes),
+      algorithms: algorithms.filter(({ referencedBytes, diskBytes }) => referencedBytes > 0 || diskBytes > 0),
+    }
+  })
 }
 
 const ratio = (part: number, whole: number) => (whole > 0 ? part / whole : undefined)
@@ -126,8 +120,7 @@ export interface ScatteredFile {
   readonly sizeBytes: number
   readonly breaks: number
 }
-export interface FragmentationReport {
-  readonly files: number
+export interface FragmentationReport extends ReportProgress {
   /** References to extents, without inline data; how many of them do not follow, on disk, the one before. */
   readonly extents: number
   readonly breaks: number
@@ -153,12 +146,11 @@ export function fragmentation(
   options: FragmentationOptions = {},
 ): Operation<ReportProgress, FragmentationReport> {
   const { worst, consistent, ...checked } = check('fragmentation', fragmentationOptions, options)
-  return report(volume, 'fragmentation', checked, { worst, consistent }, ({ sums, names, files, ...counts }) => {
+  return report(volume, 'fragmentation', checked, { worst, consistent }, ({ sums, names, ...counts }) => {
     const classes = [...sums.subarray(RUNS_AT)].map((files, power) => {
       return { from: power < 2 ? power + 1 : 2 ** (power - 1) + 1, to: 2 ** power, files }
     })
     return {
-      files,
       extents: counts.references,
       breaks: counts.breaks,
       ratio: ratio(counts.breaks, counts.references) ?? 0,
@@ -194,7 +186,7 @@ export interface DirectoryUsage extends UsedBytes {
   readonly path: string
   readonly pathBytes: Uint8Array
 }
-export interface DiskUsage extends UsedBytes {
+export interface DiskUsage extends UsedBytes, ReportProgress {
   /** Of what is shared, with whatever, each extent once. */
   readonly setSharedBytes: number
   /** With all that is below each; the largest first. */
@@ -213,8 +205,7 @@ export interface DiskUsage extends UsedBytes {
  */
 export function du(volume: Volume, options: DiskUsageOptions = {}): Operation<ReportProgress, DiskUsage> {
   const { depth, ...checked } = check('du', diskUsageOptions, options)
-  return report(volume, 'du', checked, { depth, sharing: true }, ({ files, names, ...bytes }) => ({
-    files,
+  return report(volume, 'du', checked, { depth, sharing: true }, ({ names, ...bytes }) => ({
     totalBytes: bytes.totalBytes,
     exclusiveBytes: bytes.exclusiveBytes,
     setSharedBytes: bytes.setSharedBytes,
@@ -270,17 +261,18 @@ function report<Report>(
     readonly consistent?: boolean
   },
   result: (all: ReturnType<typeof figures> & { readonly names: ReturnType<typeof native.tallyNames> }) => Report,
-): Operation<ReportProgress, Report> {
+): Operation<ReportProgress, Report & ReportProgress> {
   const { subvolume, nested, signal, intervalMs } = options
   const { worst = 0, depth = 0, sharing, consistent } = what
   const tally = native.tallyOpen(worst, depth)
   let subvolumes = 0
+  let skippedSubvolumes = 0
   const now = (): ReportProgress => {
     const { inodes, files } = figures(tally)
-    return { subvolumes, inodes, files }
+    return { subvolumes, skippedSubvolumes, inodes, files }
   }
   const work = async (stop: AbortSignal) => {
-    const top = await directory(volume, volume.resolve(subvolume), { signal: stop })
+    const top = await directoryFor(operation, volume, volume.resolve(subvolume), { signal: stop })
     const scan = async (path: string) => {
       const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
       const checked = checkScan({ subvolume: path, consistent, sharing, signal: stop })
@@ -291,8 +283,16 @@ function report<Report>(
     await scan(top.path)
     if (!nested) return
     const holder = top.subvolumeTop ? top.path : await topOf(volume, top, operation)
-    for (const { path } of (await tree(volume, holder, { signal: stop })).slice(1))
-      if (path.startsWith(join(top.path, '/'))) await scan(path)
+    for (const { path } of (await tree(volume, holder, { signal: stop })).slice(1)) {
+      if (!path.startsWith(join(top.path, '/')) || isTemporary(path)) continue
+      try {
+        await scan(path)
+      } catch (error) {
+        // Gone meanwhile, or its path is not UTF-8.
+        if (!['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)) throw error
+        skippedSubvolumes++
+      }
+    }
   }
   return new LongOperation({
     operation,
@@ -304,9 +304,10 @@ function report<Report>(
         if (!stop.aborted) throw error
         throw cancelled(operation, volume.path, now())
       }
-      return result({ ...figures(tally), names: native.tallyNames(tally) })
+      return { ...now(), ...result({ ...figures(tally), names: native.tallyNames(tally) }) }
     },
     progress: async () => now(),
+    last: () => now(),
     signal,
     intervalMs,
   })

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
-import { join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { check } from '../errors.js'
 import { type NativeFileCursor, type NativeTally, native } from '../native.js'
 import { batches } from './batch.js'
-import { directory, topOf } from './directory.js'
+import { directoryFor, topOf } from './directory.js'
 import { scanOptions } from './options.js'
 import { ranges } from './ranges.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
@@ -48,15 +48,17 @@ export async function* scanTree(
   into?: Into,
 ): AsyncGenerator<ScanBatch, void, void> {
   const { signal, consistent, sync } = checked
-  const root = await directory(volume, volume.resolve(checked.subvolume), { signal })
+  const root = await directoryFor(operation, volume, volume.resolve(checked.subvolume), { signal })
   if (!consistent) {
     if (sync) await volume.call(operation, {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
     return yield* read(volume, root, checked, operation, into)
   }
+  // Who may not read the tree could not delete the snapshot again, either.
+  await probe(volume, root, operation, signal)
   const top = await topOf(volume, root, operation)
   const { readonly } = await subvolumeOf(volume, top, { signal })
   if (readonly) return yield* read(volume, root, checked, operation, into)
-  const taken = join(top, `.btrmind-scan-${randomUUID()}`)
+  const taken = join(top, `${TEMPORARY}${randomUUID()}`)
   const own = await volume.share(operation)
   // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
   const making = snapshot(own, top, taken, { readonly: true })
@@ -71,7 +73,13 @@ export async function* scanTree(
   try {
     await making
     signal?.throwIfAborted()
-    yield* read(volume, await directory(volume, join(taken, relative(top, root.path))), checked, operation, into)
+    yield* read(
+      volume,
+      await directoryFor(operation, volume, join(taken, relative(top, root.path))),
+      checked,
+      operation,
+      into,
+    )
   } finally {
     try {
       await remove()
@@ -80,6 +88,19 @@ export async function* scanTree(
       await own.close()
     }
   }
+}
+
+const TEMPORARY = '.btrmind-scan-'
+/** A snapshot that some consistent scan has made for itself. */
+export const isTemporary = (path: string) => /^\.btrmind-scan-[0-9a-f-]{36}$/.test(basename(path))
+
+async function probe(volume: Volume, root: Directory, operation: string, signal: AbortSignal | undefined) {
+  const given = checkRoot(operation, root)
+  const hints = { EPERM: '`consistent` needs root (CAP_SYS_ADMIN)' }
+  const cursor = await volume.call(operation, { path: root.path, hints }, { signal }, (ticket) =>
+    native.scanOpen(ticket, volume.handle, ...given, 0, false, false),
+  )
+  native.filesClose(cursor)
 }
 
 async function* read(

@@ -120,6 +120,7 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
     operation: 'scrub',
     path: volume.path,
     start: (stop) => volume.track(work(stop)),
+    last: (result) => result,
     progress: async () => {
       await Promise.all(
         runs.map(async (run) => {

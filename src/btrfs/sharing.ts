@@ -111,6 +111,7 @@ export function deduplicate(
     path: from,
     start: (stop) => volume.track(work(stop)),
     progress: async () => now(),
+    last: () => now(),
     signal,
     intervalMs,
   })

@@ -247,6 +247,7 @@ export function deleteSubvolumes(
     path: volume.path,
     start: (stop) => volume.track(begin(AbortSignal.any([stop, volume.closing]))),
     progress: async () => now(),
+    last: () => now(),
     signal,
     intervalMs,
   })

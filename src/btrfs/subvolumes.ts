@@ -1,8 +1,15 @@
 import { performance } from 'node:perf_hooks'
-import { BtrfsError, check } from '../errors.js'
+import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
-import { createOptions, deleteOptions, inheritingSnapshotOptions, pathArgument, qgroupParts } from './options.js'
+import {
+  createOptions,
+  deleteOptions,
+  inheritingSnapshotOptions,
+  pathArgument,
+  qgroupParts,
+  subvolumeId,
+} from './options.js'
 import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
 import { seen } from './walk.js'
@@ -81,7 +88,8 @@ export async function snapshot(
  * BTRFS_IOC_SNAP_DESTROY(_V2) · CAP_SYS_ADMIN, or the mount option user_subvol_rm_allowed · quick.
  *
  * A subvolume that is mounted, or has a mount inside, is refused (EBUSY): the kernel would detach it without a word.
- * @param path absolute, or relative to the filesystem's path
+ * @param subvolume its path, absolute or relative to the filesystem's; or its id, wherever it is, also outside of what
+ *   is mounted (CAP_SYS_ADMIN, Linux 5.7)
  * @param options.waitUntilFreed resolve when the kernel's cleaner is done and the counters of usage() show it
  *   (CAP_SYS_ADMIN). Files of it that somebody has open keep it from being freed; `signal` and `timeoutMs` bound the
  *   waiting, not the deletion. Default false.
@@ -94,9 +102,28 @@ export async function snapshot(
  * @example
  * await fs.deleteSubvolume('snapshots/2024-01-01', { waitUntilFreed: true })
  */
-export async function deleteSubvolume(volume: Volume, path: string, options: DeleteOptions = {}): Promise<void> {
-  const target = volume.resolve(check('deleteSubvolume: path', pathArgument, path))
+export async function deleteSubvolume(
+  volume: Volume,
+  subvolume: string | number,
+  options: DeleteOptions = {},
+): Promise<void> {
   const { waitUntilFreed, id, parent, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+  if (typeof subvolume === 'number') {
+    const wanted = check('deleteSubvolume: id', subvolumeId, subvolume)
+    if (id !== undefined || parent !== undefined)
+      throw new BtrmindError(
+        'BTRMIND_ERR_OPTION',
+        'deleteSubvolume: `id` and `parent` are for a path; got an id already',
+      )
+    const startMs = performance.now()
+    const context = { path: `subvolume ${wanted}` }
+    await volume.call('deleteSubvolume', context, callWith, (ticket) =>
+      native.deleteSubvolumeById(ticket, volume.handle, wanted, waitUntilFreed),
+    )
+    if (waitUntilFreed) await volume.track(freed(volume, wanted, context.path, startMs, callWith))
+    return
+  }
+  const target = volume.resolve(check('deleteSubvolume: path', pathArgument, subvolume))
   const holder = parent === undefined ? undefined : seen(parent)
   const start = performance.now()
   const deleted = await volume.call('deleteSubvolume', { path: target }, callWith, (ticket) =>

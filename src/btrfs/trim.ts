@@ -73,6 +73,7 @@ export function trim(volume: Volume, options: TrimOptions = {}): Operation<TrimP
     path: volume.path,
     start: (stop) => volume.track(work(AbortSignal.any([stop, volume.closing]))),
     progress: async () => now,
+    last: () => now,
     signal,
     intervalMs,
   })

@@ -257,7 +257,7 @@ export interface ScanOptions {
   readonly batchSize?: number | undefined
   /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
   readonly subvolume?: string | undefined
-  /** Only inodes that were changed in this transaction (`Subvolume.generation`) or later. Default 0: all. */
+  /** Only inodes changed in this transaction or later: after a snapshot, its `originGeneration` + 1. Default 0: all. */
   readonly sinceGeneration?: number | undefined
   /** Count extents and compressed bytes. Default false. */
   readonly extents?: boolean | undefined

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import type { FileRow } from '../btrfs/types.js'
-import type { Io } from './output.js'
+import { type Io, printable } from './output.js'
 
 interface Form {
   readonly json?: boolean
@@ -21,8 +21,8 @@ export async function inactive(
   path: string,
   command: Form & { readonly days: number; readonly minimum: number },
 ): Promise<void> {
-  const { days, minimum: leastBytes } = command
-  await print(io, path, command, (fs) => fs.inactive(days * DAY_MS, { leastBytes, signal: io.signal }))
+  const { days, minimum: minimumBytes } = command
+  await print(io, path, command, (fs) => fs.inactive(days * DAY_MS, { minimumBytes, signal: io.signal }))
 }
 
 /** Paths, one a line; all columns as JSON lines; or NUL after each path. */
@@ -38,7 +38,7 @@ async function print(
       ? `${JSON.stringify(row)}\n`
       : form.null
         ? Buffer.concat([row.pathBytes, Buffer.of(0)])
-        : `${row.path || '.'}\n`
+        : `${printable(row.path) || '.'}\n`
     if (!io.stdout.write(text)) await once(io.stdout, 'drain', { signal: io.signal })
   }
 }

@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** `btrmind`. Exit codes: 0 done · 1 it failed (the error says why) · 2 bad arguments · 3 a critical alert stands. */
+/**
+ * `btrmind`. Exit codes: 0 done · 1 it failed (the error says why) · 2 bad arguments · 3 a critical alert stands · 130
+ * interrupted (`run`, which is to run until then: 0).
+ */
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { CommanderError } from 'commander'
@@ -10,13 +13,16 @@ import { EXIT, program } from './program.js'
 /** Runs one command line and gives the exit code; never throws. */
 export async function main(argv: readonly string[], io: Io): Promise<number> {
   let code: number = EXIT.done
+  const untilThen = argv[0] === 'run'
   try {
     await program(io, (given) => {
       code = given
     }).parseAsync([...argv], { from: 'user' })
-    return code
+    return code === EXIT.done && !untilThen && io.signal.aborted ? EXIT.interrupted : code
   } catch (error) {
-    if (io.signal.aborted && error === io.signal.reason) return EXIT.done
+    const { name, code: why } = error as { name?: string; code?: string }
+    if (io.signal.aborted && (error === io.signal.reason || name === 'AbortError' || why === 'ECANCELED'))
+      return untilThen ? EXIT.done : EXIT.interrupted
     // Help was shown, because it was asked for or because nothing was.
     if (error instanceof CommanderError && /help|version/.test(error.code)) {
       return error.exitCode === 0 ? EXIT.done : EXIT.usage

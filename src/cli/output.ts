@@ -20,13 +20,21 @@ function colours(io: Io): boolean {
   return io.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
 }
 
+/** A name as one line shows it: control characters could do things to a terminal, or look like another row. */
+export function printable(name: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not get through
+  return name.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`
+  })
+}
+
 /** Columns padded to their widest cell; numbers to the right. Cells are plain text: paint whole lines. */
 export function table(
   head: readonly string[],
   rows: readonly (readonly string[])[],
   right: readonly number[] = [],
 ): string {
-  const all = [head, ...rows]
+  const all = [head, ...rows].map((row) => row.map(printable))
   const widths = head.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)))
   const line = (row: readonly string[]) =>
     widths
@@ -40,7 +48,9 @@ export function table(
 }
 
 export function printJson(io: Io, value: unknown): void {
-  io.stdout.write(`${JSON.stringify(value, null, io.stdout.isTTY ? 2 : undefined)}\n`)
+  // Bytes of a name stand beside its text.
+  const text = (key: string, value: unknown) => (key === 'pathBytes' ? undefined : value)
+  io.stdout.write(`${JSON.stringify(value, text, io.stdout.isTTY ? 2 : undefined)}\n`)
 }
 
 /** "████████░░░░" */

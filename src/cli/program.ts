@@ -10,7 +10,7 @@ import { addQuotaCommands, addSubvolumeCommands } from './subvolume-commands.js'
 import { addTreeCommands } from './tree-commands.js'
 import { addFilesystemCommands, addInspectCommands } from './volume-commands.js'
 
-export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3 } as const
+export const EXIT = { done: 0, failed: 1, usage: 2, critical: 3, interrupted: 130 } as const
 
 const version = (
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -28,7 +28,10 @@ export function program(io: Io, exit: (code: number) => void): Command {
     })
     .showSuggestionAfterError()
     .enablePositionalOptions() // an option belongs to the command that it follows
-    .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 interrupted.',
+    )
 
   root
     .command('usage')

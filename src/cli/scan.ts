@@ -51,7 +51,7 @@ export async function scan(io: Io, path: string, command: ScanCommand): Promise<
     totals.extents += row.extentCount ?? 0
     totals.compressedBytes += row.compressedBytes ?? 0
     totals.sharedBytes += row.sharedBytes || 0
-    if (row.sizeBytes <= least) return
+    if (largest === 0 || row.sizeBytes <= least) return
     top.push({ path: row.path, sizeBytes: row.sizeBytes })
     if (top.length < 2 * largest) return
     top = top.sort((a, b) => b.sizeBytes - a.sizeBytes).slice(0, largest)

@@ -39,7 +39,9 @@ export function addTreeCommands(root: Command, io: Io): void {
     .command('changed')
     .description('what changed in a subvolume since a generation or snapshot')
     .argument('<path>', 'a subvolume, or a directory in one')
-    .addOption(new Option('--since <generation|snapshot>', 'a number, or the path of a snapshot').makeOptionMandatory())
+    .addOption(
+      new Option('--since <generation|snapshot>', 'the path of a snapshot, or a generation').makeOptionMandatory(),
+    )
     .option('--json', 'JSON lines, one a name')
     .option('-0, --null', 'paths end with NUL, byte for byte')
     .action(async (path: string, options) => (await import('./finders.js')).changed(io, path, options))

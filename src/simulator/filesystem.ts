@@ -240,6 +240,7 @@ export class SimulatedFilesystem implements Filesystem {
         this.#running = this.#balance.run(operation, AbortSignal.any([stop, this.#closing.signal]))
         return this.#running
       },
+      last: (result) => result,
       progress: async () => {
         return this.#balance?.status === undefined ? undefined : countersOf(this.#balance.status)
       },

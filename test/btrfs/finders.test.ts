@@ -62,7 +62,7 @@ describe.skipIf(cannotMount)('largest(), inactive(), changed()', () => {
     utimesSync(at('ages/a'), 0, 0)
     expect(await collect(fs.inactive(60_000, { subvolume: 'ages' }))).toEqual([])
     expect(await collect(fs.inactive(0, { subvolume: 'ages' }))).toEqual(['a', 'b', 'large'])
-    expect(await collect(fs.inactive(0, { subvolume: 'ages', leastBytes: 5000 }))).toEqual(['large'])
+    expect(await collect(fs.inactive(0, { subvolume: 'ages', minimumBytes: 5000 }))).toEqual(['large'])
     await vi.waitFor(async () => expect(await collect(fs.inactive(150, { subvolume: 'ages' }))).toHaveLength(3))
     run('touch', at('ages/b'))
     expect(await collect(fs.inactive(150, { subvolume: 'ages' }))).not.toContain('b')
@@ -88,6 +88,18 @@ describe.skipIf(cannotMount)('largest(), inactive(), changed()', () => {
     expect(await collect(fs.changed('before', { subvolume: 'home/dir/deep' }))).toEqual(['', 'new'])
     // As find sees it by change times, which taking a snapshot gives the subvolume's own directory too.
     expect(find(at('home'), '-newercc', at('before/dir/last'))).toEqual(expect.arrayContaining(expected))
+  })
+
+  it('what changed between two snapshots of the same, also after a balance', async () => {
+    await fs.createSubvolume('work')
+    for (const name of ['kept', 'changed']) writeFileSync(at('work', name), name)
+    await fs.snapshot('work', 'monday', { readonly: true })
+    writeFileSync(at('work/changed'), 'differently')
+    await fs.snapshot('work', 'tuesday', { readonly: true })
+    writeFileSync(at('work/later'), '')
+    await fs.balance({ metadata: {} }).result
+    expect(await collect(fs.changed('monday', { subvolume: 'tuesday' }))).toEqual(['changed'])
+    await expect(collect(fs.changed('tuesday', { subvolume: 'monday' }))).rejects.toThrow(/earlier one.*'tuesday'/)
   })
 
   it('bad input: what is wrong is said', async () => {

@@ -24,6 +24,7 @@ function makeWork(options: Partial<Work<number, string>> = {}) {
       return promise
     },
     progress: async () => ++readings,
+    last: () => undefined,
     intervalMs: 1,
     ...options,
   }
@@ -62,6 +63,16 @@ describe('LongOperation', () => {
       resolve('done')
     }
     expect(seen).toEqual([3])
+  })
+
+  it('whoever iterates gets the end, too, which the kernel has no counters for any more', async () => {
+    const { operation, resolve } = makeWork({ last: (result) => result.length })
+    const seen: number[] = []
+    for await (const progress of operation) {
+      seen.push(progress)
+      resolve('hundred')
+    }
+    expect(seen).toEqual([1, 7])
   })
 
   it('breaking off the iteration leaves it at work', async () => {

@@ -275,9 +275,43 @@ describe.skipIf(cannotMount)('compression(), fragmentation(), du()', () => {
     closeSync(fd)
   })
 
+  it('goes on without a subvolume that goes away, and without what a consistent scan has made for itself', async () => {
+    await fs.createSubvolume('going')
+    for (const name of ['a', 'b']) {
+      await fs.createSubvolume(`going/${name}`)
+      writeFileSync(at('going', name, 'file'), 'content')
+    }
+    const temporary = 'going/.btrmind-scan-00000000-0000-0000-0000-000000000000'
+    await fs.snapshot('going', temporary, { readonly: true })
+    const { subvolumes } = native
+    const spy = vi.spyOn(native, 'subvolumes').mockImplementation(async (...args) => {
+      const listed = await subvolumes(...args)
+      await fs.deleteSubvolume('going/a')
+      return listed
+    })
+    try {
+      const report = await fs.compression({ subvolume: 'going', nested: true }).result
+      expect(report).toMatchObject({ files: 1, subvolumes: 2, skippedSubvolumes: 1 })
+    } finally {
+      spy.mockRestore()
+      await fs.deleteSubvolume(temporary)
+    }
+  })
+
+  it('what may not be opened is an error, and not nothing', async () => {
+    run('chmod', '755', volume.directory)
+    const script = `import { openFilesystem } from './src/btrfs/filesystem.ts'; const fs = await openFilesystem('${volume.path}'); console.log(await fs.du({ subvolume: 'random1' }).result.then(() => 'none', (error) => error.code + ' ' + error.hint))`
+    const without = ['setpriv', '--bounding-set=-dac_read_search', '--inh-caps=-dac_read_search']
+    const said = run(...(without as [string]), process.execPath, '--import', 'tsx', '--input-type=module', '-e', script)
+    expect(said.trim()).toBe('EPERM needs root (CAP_DAC_READ_SEARCH)')
+  })
+
   it('an empty tree has nothing, and no ratio', async () => {
     await fs.createSubvolume('empty')
     expect(await fs.compression({ subvolume: 'empty' }).result).toEqual({
+      subvolumes: 1,
+      skippedSubvolumes: 0,
+      inodes: 1,
       files: 0,
       extents: 0,
       references: 0,

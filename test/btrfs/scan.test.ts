@@ -327,8 +327,52 @@ describe.skipIf(cannotMount)('scan()', () => {
       (row) => `${row.inode} ${row.sizeBytes} undefined ${row.path}`,
     )
     expect(found.plain.sort()).toEqual(expected.sort())
-    for (const refused of [found.since, found.extents])
+    for (const refused of [found.since, found.extents, found.consistent])
       expect(refused).toMatchObject({ code: 'EPERM', hint: expect.stringContaining('root') })
+    // It could not delete its own snapshot again.
+    run('chown', '-R', '65534:65534', at('open'))
+    await fs.createSubvolume('theirs')
+    run('chown', '65534:65534', at('theirs'))
+    expect(JSON.parse(run('node', '--import', 'tsx', helper, at('theirs'))).consistent.code).toBe('EPERM')
+    expect(readdirSync(at('theirs'))).toEqual([])
+  })
+
+  it('a size that no number holds is NaN, and ends nothing', async () => {
+    mkdirSync(at('sizes'))
+    run('truncate', '-s', '9P', at('sizes/exact'))
+    run('truncate', '-s', String(2n ** 60n + 1n), at('sizes/odd'))
+    await fs.sync()
+    const sizes = (await collect({ subvolume: 'sizes' })).map(({ path, sizeBytes }) => [path, sizeBytes])
+    expect(sizes).toEqual([
+      ['', expect.any(Number)],
+      ['exact', 9 * 2 ** 50],
+      ['odd', Number.NaN],
+    ])
+    expect(await fs.compression({ subvolume: 'sizes' }).result).toMatchObject({ files: 2, diskBytes: 0 })
+    expect(await fs.du({ subvolume: 'sizes' }).result).toMatchObject({ files: 2, totalBytes: 0 })
+    rmSync(at('sizes'), { recursive: true })
+  })
+
+  it('while files are renamed, each has the one name that it has', async () => {
+    mkdirSync(at('renamed/a/b'), { recursive: true })
+    for (let i = 0; i < 2_000; i++) writeFileSync(at('renamed/a/b', `s${i}`), '')
+    // Where a rename falls between two pages: the search that reads names is told of both.
+    writeFileSync(at('renamed/go'), '')
+    const script = `while [ -e ${at('renamed/go')} ]; do for i in $(seq 0 97 1999); do mv ${at('renamed/a/b')}/s$i ${at('renamed/a')}/S$i; done; for i in $(seq 0 97 1999); do mv ${at('renamed/a')}/S$i ${at('renamed/a/b')}/s$i; done; done; true`
+    const writer = spawn('sh', ['-c', script])
+    const ended = new Promise((resolve) => writer.once('exit', resolve))
+    try {
+      for (let i = 0; i < 15; i++) {
+        const files = (await collect({ subvolume: 'renamed/a', batchSize: 64 })).filter(
+          ({ links, mode }) => links === 1 && (mode & 0o170000) === 0o100000,
+        )
+        expect(new Set(files.map(({ inode }) => inode)).size).toBe(files.length)
+        expect(files).toHaveLength(2_000)
+      }
+    } finally {
+      unlinkSync(at('renamed/go'))
+      await ended
+    }
   })
 
   it('stops on an abort and on close(), and leaves no descriptor behind', async () => {

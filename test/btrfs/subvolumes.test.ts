@@ -267,6 +267,43 @@ import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], chec
     }
   })
 
+  it('deletes by id alone, also what no mount shows; what is mounted, the default, or has children explains itself', async () => {
+    await fs.createSubvolume('by-id')
+    await fs.createSubvolume('by-id/inner')
+    const outer = await fs.subvolume('by-id')
+    const inner = await fs.subvolume('by-id/inner')
+    const elsewhere = join(volume.directory, 'by-id-elsewhere')
+    mkdirSync(elsewhere)
+    run('mount', '-o', 'subvol=by-id/inner', volume.loops[0]!, elsewhere)
+    try {
+      await expect(fs.deleteSubvolume(outer.id)).rejects.toMatchObject({
+        code: 'EBUSY',
+        hint: expect.stringContaining(elsewhere),
+      })
+      await expect(fs.deleteSubvolume(inner.id)).rejects.toMatchObject({ code: 'EBUSY' })
+      await fs.createSubvolume('hidden')
+      const { id } = await fs.subvolume('hidden')
+      await using other = await openFilesystem(elsewhere)
+      await other.deleteSubvolume(id, { waitUntilFreed: true })
+      expect(existsSync(at('hidden'))).toBe(false)
+    } finally {
+      run('umount', elsewhere)
+    }
+    await expect(fs.deleteSubvolume(outer.id)).rejects.toMatchObject({ code: 'ENOTEMPTY' })
+    await fs.setDefaultSubvolume(inner.id)
+    await expect(fs.deleteSubvolume(inner.id)).rejects.toMatchObject({
+      code: 'EPERM',
+      hint: expect.stringContaining('default'),
+    })
+    await fs.setDefaultSubvolume(5)
+    await fs.deleteSubvolume(inner.id)
+    await fs.deleteSubvolume(outer.id)
+    expect(existsSync(at('by-id'))).toBe(false)
+    await expect(fs.deleteSubvolume(outer.id)).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(fs.deleteSubvolume(1)).rejects.toThrow(/id.*1/)
+    await expect(fs.deleteSubvolume(300, { id: 300 })).rejects.toThrow(/`id`/)
+  })
+
   it('deletes by id, from a directory that is reached through no symlink', async () => {
     await fs.createSubvolume('kept')
     mkdirSync(at('kept-in'))

@@ -114,7 +114,7 @@ describe.skipIf(cannotMount)('balance, reclaim', () => {
       while (!over && (await fs.balanceStatus()) === undefined) await setTimeout(1)
       stop.abort()
       const { code, out } = await ran
-      expect(code).toBe(0)
+      expect(code).toBe(130)
       expect(await fs.balanceStatus()).toBeUndefined()
       // Again when it was over before.
       cut = /^stopped: /m.test(out)

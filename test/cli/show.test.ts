@@ -24,7 +24,9 @@ describe('every command', () => {
       expect(out).toContain(`Usage: btrmind ${name}`)
       expect(out).toContain('--json')
     }
-    expect(top.out).toContain('Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands.')
+    expect(top.out).toContain(
+      'Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 interrupted.',
+    )
     const { out } = await btrmind(['run', '--help'])
     for (const option of [
       'path',
@@ -97,8 +99,8 @@ describe('every command', () => {
     expect(err).toMatch(/^btrmind: Error: nobody listens\n +at /)
   })
 
-  it('Ctrl-C is no failure', async () => {
-    expect(await btrmind(['usage', '/'], { signal: AbortSignal.abort() })).toEqual({ code: 0, out: '', err: '' })
+  it('Ctrl-C is told by the exit code', async () => {
+    expect(await btrmind(['usage', '/'], { signal: AbortSignal.abort() })).toEqual({ code: 130, out: '', err: '' })
   })
 })
 

@@ -22,5 +22,6 @@ const result = {
   plain: await scan({}),
   since: await scan({ sinceGeneration: 1 }),
   extents: await scan({ extents: true }),
+  consistent: await scan({ consistent: true }),
 }
 process.stdout.write(JSON.stringify(result))

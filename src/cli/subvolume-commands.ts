@@ -1,6 +1,6 @@
 /** Commands for subvolumes and quota groups; what they do is loaded when they are called. */
 import type { Command } from 'commander'
-import { list, number, onOff, sizeOrNone } from './arguments.js'
+import { list, number, onOff, sizeOrNone, whole } from './arguments.js'
 import type { Io } from './output.js'
 import type { Change } from './quota.js'
 
@@ -33,7 +33,8 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
   group
     .command('delete')
     .description('delete subvolumes with all that is in them, and wait until their space is free; cannot be undone')
-    .argument('<paths...>', 'subvolumes of one volume')
+    .argument('<paths...>', 'subvolumes of one volume; with --id any directory on it')
+    .option('--id <n>', 'the one with this number, also where no path leads to it', whole(256, 2 ** 53 - 1))
     .option('--recursive', 'also the subvolumes in them; else those are left alone')
     .option('--per-second <n>', 'at most so many, so that others are not held up', number(0.001, 1e6))
     .option('--no-wait', 'do not wait for the space')

@@ -43,9 +43,18 @@ async function tell(io: Io, fs: KernelFilesystem, path: string, { json }: Json):
 export async function remove(
   io: Io,
   paths: readonly string[],
-  options: Json & { recursive?: boolean; perSecond?: number; wait: boolean },
+  options: Json & { id?: number; recursive?: boolean; perSecond?: number; wait: boolean },
 ): Promise<boolean> {
-  const { recursive, perSecond, wait, json } = options
+  const { id, recursive, perSecond, wait, json } = options
+  if (id !== undefined) {
+    if (paths.length > 1 || recursive || perSecond !== undefined)
+      throw new BtrmindError('BTRMIND_ERR_OPTION', '--id is for one subvolume: one path, no --recursive, --per-second')
+    await using fs = await openFilesystem(resolve(paths[0]!), { signal: io.signal })
+    await fs.deleteSubvolume(id, { waitUntilFreed: wait, signal: io.signal })
+    if (json) printJson(io, { planned: 1, deleted: 1, freed: wait ? 1 : 0, failures: [] })
+    else io.stdout.write('1 of 1 deleted\n')
+    return true
+  }
   const targets = paths.map((path) => resolve(path))
   await using fs = await openFilesystem(dirname(targets[0]!), { signal: io.signal })
   const deletion = fs.deleteSubvolumes(targets, { recursive, perSecond, waitUntilFreed: wait, signal: io.signal })

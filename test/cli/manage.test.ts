@@ -83,6 +83,20 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(gone).toMatchObject({ code: 0, out: '5 of 5 deleted\n', err: expect.stringMatching(/\d of \d deleted/) })
     expect(run('btrfs', 'subvolume', 'list', volume.path)).toBe('')
     expect((await badly('subvolume', 'delete', at('nowhere'))).err).toContain('ENOENT')
+
+    await fs.createSubvolume('numbered')
+    await fs.createSubvolume('kept')
+    const numbered = String((await fs.subvolume('numbered')).id)
+    const both = await badly('subvolume', 'delete', at('kept'), volume.path, '--id', numbered)
+    expect(both).toMatchObject({ code: 2, err: expect.stringContaining('--id is for one') })
+    expect(await json('subvolume', 'delete', volume.path, '--id', numbered)).toMatchObject({ deleted: 1, freed: 1 })
+    expect(listed()).toEqual(['kept'])
+    expect(await badly('subvolume', 'delete', volume.path, '--id', numbered)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('ENOENT'),
+    })
+    expect(await badly('subvolume', 'delete', volume.path, '--id', '5')).toMatchObject({ code: 2 })
+    await well('subvolume', 'delete', at('kept'))
   })
 
   it('quota: every change, and inherit', async () => {

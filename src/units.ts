@@ -1,5 +1,6 @@
-/** Bytes for people: 1.50 GiB. */
-export function formatBytes(bytes: number): string {
+/** Bytes for people: 1.50 GiB; '?' for what is not known. */
+export function formatBytes(bytes: number | undefined): string {
+  if (bytes === undefined) return '?'
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
   let value = bytes
   let unit = 0

@@ -25,7 +25,7 @@ struct Batch {
   std::vector<Skip> skipped;
   bool done = false;
   double waits = 0;  // times that a scan had to wait for the disk, or a lock
-  double next = 0;  // of a scan that is done: the first inode after its range; infinite: there is none
+  double next = 0;   // of a scan that is done: the first inode after its range; infinite: there is none
 
   size_t rows() const { return ends.size(); }
   void add(const double* row, std::string_view directory, std::string_view name) {

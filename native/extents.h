@@ -25,16 +25,17 @@ int forEachExtent(int fd, uint64_t start, uint64_t end, bool sync, const Cancell
                   uint32_t most = kExtentsACall) {
   alignas(fiemap) char buffer[sizeof(fiemap) + kExtentsACall * sizeof(fiemap_extent)];
   auto* map = reinterpret_cast<fiemap*>(buffer);
+  const uint32_t asked = std::min(most, kExtentsACall);  // what the answer says of it is not believed
   while (start < end) {
     if (cancelled) return ECANCELED;
     memset(map, 0, sizeof *map);
     map->fm_start = start;
     map->fm_length = end - start;
     map->fm_flags = sync ? FIEMAP_FLAG_SYNC : 0;
-    map->fm_extent_count = std::min(most, kExtentsACall);
+    map->fm_extent_count = asked;
     int returned = tryIoctl(fd, BTRMIND_REQUEST(FS_IOC_FIEMAP), map);
     if (returned < 0) return -returned;
-    uint32_t got = std::min(map->fm_mapped_extents, map->fm_extent_count);
+    uint32_t got = std::min(map->fm_mapped_extents, asked);
     for (uint32_t i = 0; i < got; i++)
       if (!visit(static_cast<const fiemap_extent&>(map->fm_extents[i]))) return 0;
     if (got == 0 || map->fm_extents[got - 1].fe_flags & FIEMAP_EXTENT_LAST) return 0;

@@ -302,10 +302,12 @@ void inParallel(unsigned count, const std::function<void(unsigned)>& part) {
   };
   std::vector<std::thread> threads;
   unsigned begun = 1;
-  try {
-    for (; begun < count; begun++) threads.push_back(makeThread([&run, begun] { run(begun); }));
-  } catch (const Failure&) {
-    // This one does the others' parts.
+  for (; begun < count; begun++) {
+    try {
+      threads.push_back(makeThread([&run, begun] { run(begun); }));
+    } catch (const Failure&) {
+      break;  // this thread does the others' parts
+    }
   }
   run(0);
   for (; begun < count; begun++) run(begun);

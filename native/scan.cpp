@@ -22,6 +22,7 @@ namespace {
 
 // Small pages, measured: what a page holds of a directory's own entries, which are of no use here, is wasted; behind
 // them it goes on with the next inode.
+constexpr int kTries = 10;
 constexpr size_t kPageBytes = 8 << 10;
 constexpr unsigned kMaxPages = 256;
 constexpr size_t kMaxPathBytes = 1 << 20;
@@ -361,11 +362,12 @@ void Scan::measure(const Inode& inode, size_t lastName, const Cancelled& cancell
 }
 
 // Items of one inode that a search by generation may have left out.
-void Scan::seek(const Inode& inode, uint32_t firstType, uint32_t lastType) {
+void Scan::seek(Inode& inode, uint32_t firstType, uint32_t lastType) {
   int returned =
       searchTree(fd_.get(), 0, {inode.number, firstType, 0}, {inode.number, lastType, kMax}, [&](const Item& item) {
         addNames(item);
-        if (item.key.type == BTRFS_EXTENT_DATA_KEY) addExtent(const_cast<Inode&>(inode), item);
+        if (item.key.type == BTRFS_INODE_ITEM_KEY) inode.links = item.at<uint32_t>(offsetof(btrfs_inode_item, nlink));
+        if (item.key.type == BTRFS_EXTENT_DATA_KEY) addExtent(inode, item);
         return true;
       });
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read an inode"};
@@ -377,11 +379,13 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
   size_t firstName = inode.firstName, sought = names_.size();
   // A search by generation may have left some out; a rename between two pages shows a name twice, or never: all of them
   // are asked for at once.
-  if (lastName - firstName != std::max<uint64_t>(1, inode.links)) {
-    seek(inode, BTRFS_INODE_REF_KEY, BTRFS_INODE_EXTREF_KEY);
-    firstName = sought;
+  // While the kernel renames, both names are there: then once more, and in the end the one is as good as the other.
+  for (int tries = 0; tries < kTries && lastName - firstName != std::max<uint64_t>(1, inode.links); tries++) {
+    firstName = names_.size();
+    seek(inode, BTRFS_INODE_ITEM_KEY, BTRFS_INODE_EXTREF_KEY);
     lastName = names_.size();
   }
+  if (inode.links <= 1 && lastName - firstName > 1) firstName = lastName - 1;
   if (options_.since > 0) {
     if (options_.extents && isFile) {
       std::fill(inode.row + kExtents, inode.row + kExtentColumns, 0);

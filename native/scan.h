@@ -64,7 +64,7 @@ class Scan final : public Files {
   uint64_t following();
   void finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled);
   void add(const double* row, uint64_t parent, std::string_view name, Batch& batch);
-  void seek(const Inode& inode, uint32_t firstType, uint32_t lastType);
+  void seek(Inode& inode, uint32_t firstType, uint32_t lastType);
 
   ScopedFd fd_;
   ScanOptions options_;

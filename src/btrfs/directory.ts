@@ -16,7 +16,7 @@ const TOP_INODE = 256
  * @example
  * const { path } = await fs.directory('/mnt/pool/latest')
  */
-export function directory(volume: Volume, path: string, options: CallOptions = {}): Promise<Directory> {
+export async function directory(volume: Volume, path: string, options: CallOptions = {}): Promise<Directory> {
   const absolute = resolve(check('directory: path', pathArgument, path))
   return directoryFor('directory', volume, absolute, check('directory', callOptions, options))
 }

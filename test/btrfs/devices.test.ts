@@ -69,10 +69,13 @@ describe.skipIf(cannotMount)('devices', () => {
     expect(await fs.replaceStatus()).toMatchObject({ state: 'never', startedAt: undefined })
     const replacement = fs.replaceDevice(1, second, { intervalMs: 1 })
     const seen: number[] = []
+    const states: string[] = []
     for await (const { ratio, state } of replacement) {
-      expect(state).toBe('running')
+      states.push(state)
       seen.push(ratio)
     }
+    expect(states.pop()).toBe('finished')
+    expect(new Set(states)).toEqual(new Set(['running']))
     expect(await replacement.result).toMatchObject({ state: 'finished', ratio: 1, writeErrors: 0 })
     expect(seen).toEqual([...seen].sort((a, b) => a - b))
     expect(await ids()).toEqual([[1, second]])

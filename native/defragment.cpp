@@ -19,12 +19,14 @@ struct Piece {
 // Of the slice, what may be rewritten. Looked up anew for each slice: a snapshot may have been made since the last.
 int eligible(int fd, Range slice, const DefragmentRequest& request, const Cancelled& cancelled,
              std::vector<Piece>& pieces, Defragmented& out, bool& hole) {
-  bool open = false;  // the last piece may go on
+  bool open = false;          // the last piece may go on
+  uint64_t at = slice.start;  // extents that overlapped would count twice
   hole = true;
   return forEachExtent(fd, slice.start, slice.end, true, cancelled, [&](const fiemap_extent& extent) {
-    uint64_t start = std::max<uint64_t>(extent.fe_logical, slice.start);
+    uint64_t start = std::max<uint64_t>(extent.fe_logical, at);
     uint64_t end = std::min<uint64_t>(extent.fe_logical + extent.fe_length, slice.end);
     if (end <= start) return true;
+    at = end;
     hole = false;
     bool shared = request.skipShared && extent.fe_flags & FIEMAP_EXTENT_SHARED;
     bool compressed = request.skipCompressed && extent.fe_flags & FIEMAP_EXTENT_ENCODED;

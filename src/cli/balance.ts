@@ -4,6 +4,7 @@ import type { Operation } from '../btrfs/operation.js'
 import type { BalanceFilters, BalanceProgress, BalanceSelection, Bounds, ByteRange, Profile } from '../btrfs/types.js'
 import { BtrmindError, nearest, quote } from '../errors.js'
 import { formatBytes } from '../units.js'
+import { followUntilStopped } from './follow.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 
 export interface BalanceCommand {
@@ -81,23 +82,9 @@ export async function resume(io: Io, path: string, command: Json): Promise<void>
 }
 
 async function follow(io: Io, operation: Operation<BalanceProgress, BalanceProgress>, { json }: Json): Promise<void> {
-  const live = io.stderr.isTTY === true && !json
   const startMs = performance.now()
-  let last: BalanceProgress
-  let cut = false
-  try {
-    if (live)
-      for await (const progress of operation)
-        io.stderr.write(`\r${line(progress, performance.now() - startMs)}\u001b[K`)
-    last = await operation.result
-  } catch (error) {
-    const { code, progress } = error as { code?: string; progress?: BalanceProgress }
-    if (code !== 'ECANCELED' || progress?.completed === undefined) throw error
-    last = progress
-    cut = true
-  } finally {
-    if (live) io.stderr.write('\r\u001b[K')
-  }
+  const timed = (progress: BalanceProgress) => line(progress, performance.now() - startMs)
+  const { last, cut } = await followUntilStopped(io, operation, timed, 'completed', { json })
   if (json) return printJson(io, last)
   const { completed, expected, considered } = last
   io.stdout.write(`${completed} of ${expected} block groups moved, ${considered} looked at\n`)

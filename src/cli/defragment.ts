@@ -1,5 +1,6 @@
 import type { DefragmentOptions, DefragmentProgress } from '../btrfs/defragment.js'
 import { formatBytes } from '../units.js'
+import { followUntilStopped } from './follow.js'
 import { bar, type Io, printJson, table } from './output.js'
 import { openVolumeOf } from './place.js'
 
@@ -33,20 +34,7 @@ export async function defragment(io: Io, path: string, command: DefragmentComman
   const { fs, target } = await openVolumeOf(io, path)
   await using _ = fs
   const work = fs.defragment(target, { ...options, intervalMs: 200 })
-  const live = io.stderr.isTTY === true && !json
-  let last: DefragmentProgress
-  let cut = false
-  try {
-    if (live) for await (const progress of work) io.stderr.write(`\r${line(progress)}\u001b[K`)
-    last = await work.result
-  } catch (error) {
-    const { code, progress } = error as { code?: string; progress?: DefragmentProgress }
-    if (code !== 'ECANCELED' || progress === undefined) throw error
-    last = progress
-    cut = true
-  } finally {
-    if (live) io.stderr.write('\r\u001b[K')
-  }
+  const { last, cut } = await followUntilStopped(io, work, line, 'files', { json })
   if (json) printJson(io, last)
   else show(io, last, cut)
 }

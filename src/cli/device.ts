@@ -6,6 +6,7 @@ import { BtrfsError, BtrmindError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import type { NewSize } from './arguments.js'
 import { devices } from './devices.js'
+import { follow } from './follow.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 
 type Json = { readonly json?: boolean }
@@ -63,23 +64,19 @@ export async function replace(
 ): Promise<void> {
   await using fs = await openFilesystem(path, { signal: io.signal })
   const operation = fs.replaceDevice(devid, resolve(target), { force, avoidSource, signal: io.signal })
-  const live = io.stderr.isTTY === true && !json
   const startMs = performance.now()
+  const line = ({ ratio }: ReplaceStatus) => {
+    const leftMs = ratio > 0 ? ((performance.now() - startMs) * (1 - ratio)) / ratio : undefined
+    const left = leftMs === undefined ? '' : `, ${Math.ceil(leftMs / 1000)} s left`
+    return `${bar(ratio, 30)} ${(100 * ratio).toFixed(1)} %${left}`
+  }
   let last: ReplaceStatus
   try {
-    if (live)
-      for await (const { ratio } of operation) {
-        const leftMs = ratio > 0 ? ((performance.now() - startMs) * (1 - ratio)) / ratio : undefined
-        const left = leftMs === undefined ? '' : `, ${Math.ceil(leftMs / 1000)} s left`
-        io.stderr.write(`\r${bar(ratio, 30)} ${(100 * ratio).toFixed(1)} %${left}\u001b[K`)
-      }
-    last = await operation.result
+    last = await follow(io, operation, line, { json })
   } catch (error) {
     if (!io.signal.aborted || (error as BtrfsError).code !== 'ECANCELED') throw error
     io.stdout.write('stopped: the volume is as it was\n')
     return
-  } finally {
-    if (live) io.stderr.write('\r\u001b[K')
   }
   show(io, last, json)
 }

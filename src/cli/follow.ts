@@ -16,3 +16,23 @@ export async function follow<Progress, Result>(
     io.stderr.write('\r\u001b[K')
   }
 }
+
+/**
+ * As follow(), for work of which what is done stays done: stopped, it gives how far it came, and `cut`.
+ * @param field of the progress, by which it is told from what other errors carry
+ */
+export async function followUntilStopped<Progress extends object, Result extends object>(
+  io: Io,
+  operation: Operation<Progress, Result>,
+  line: (progress: Progress) => string,
+  field: keyof Progress,
+  options?: { readonly json?: boolean | undefined },
+): Promise<{ readonly last: Progress | Result; readonly cut: boolean }> {
+  try {
+    return { last: await follow(io, operation, line, options), cut: false }
+  } catch (error) {
+    const { code, progress } = error as { code?: string; progress?: Progress }
+    if (code !== 'ECANCELED' || progress?.[field] === undefined) throw error
+    return { last: progress, cut: true }
+  }
+}

@@ -1,6 +1,7 @@
 import type { ReclaimProgress, ReclaimResult } from '../btrfs/balance-reclaim.js'
 import { openFilesystem } from '../btrfs/filesystem.js'
 import { formatBytes } from '../units.js'
+import { followUntilStopped } from './follow.js'
 import { type Io, printJson } from './output.js'
 
 export interface ReclaimCommand {
@@ -25,23 +26,12 @@ export async function reclaim(io: Io, path: string, { json, target, max, usage }
   const maxUsagePercent = usage ?? (target === undefined && max === undefined ? 100 : undefined)
   const limits = { targetUnallocatedBytes: target, maxBlockGroups: max, maxUsagePercent }
   const operation = fs.reclaimDataBlockGroups({ ...limits, signal: io.signal })
-  const live = io.stderr.isTTY === true && !json
   const startMs = performance.now()
-  let last: ReclaimProgress & { readonly stopped?: ReclaimResult['stopped'] }
-  try {
-    if (live)
-      for await (const progress of operation)
-        io.stderr.write(`\r${line(progress, performance.now() - startMs)}\u001b[K`)
-    last = await operation.result
-  } catch (error) {
-    const { code, progress } = error as { code?: string; progress?: ReclaimProgress }
-    if (code !== 'ECANCELED' || progress?.movedBytes === undefined) throw error
-    last = progress
-  } finally {
-    if (live) io.stderr.write('\r\u001b[K')
-  }
+  const timed = (progress: ReclaimProgress) => line(progress, performance.now() - startMs)
+  const { last } = await followUntilStopped(io, operation, timed, 'movedBytes', { json })
   if (json) return printJson(io, last)
-  const { blockGroups, movedBytes, gainedBytes, unallocatedBytes, stopped } = last
+  const { blockGroups, movedBytes, gainedBytes, unallocatedBytes } = last
+  const stopped = 'stopped' in last ? last.stopped : undefined
   io.stdout.write(`${blockGroups} block groups given back, ${formatBytes(movedBytes)} moved\n`)
   io.stdout.write(`unallocated: ${formatBytes(unallocatedBytes)}, ${formatBytes(gainedBytes)} gained\n`)
   io.stdout.write(`${stopped === undefined ? 'stopped; what was moved stays moved' : `ended: ${WHY[stopped]}`}\n`)

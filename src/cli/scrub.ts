@@ -1,7 +1,7 @@
 import { openFilesystem } from '../btrfs/filesystem.js'
 import type { ScrubProgress } from '../btrfs/scrub.js'
 import { formatBytes, MIB } from '../units.js'
-import { follow } from './follow.js'
+import { followUntilStopped } from './follow.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 
 export interface ScrubCommand {
@@ -24,16 +24,7 @@ export async function scrub(io: Io, path: string, command: ScrubCommand): Promis
     start,
     signal: io.signal,
   })
-  let last: ScrubProgress
-  let cut = false
-  try {
-    last = await follow(io, scrub, line, command)
-  } catch (error) {
-    const { code, progress } = error as { code?: string; progress?: ScrubProgress }
-    if (code !== 'ECANCELED' || progress?.devices === undefined) throw error
-    last = progress
-    cut = true
-  }
+  const { last, cut } = await followUntilStopped(io, scrub, line, 'devices', command)
   if (command.json) printJson(io, last)
   else show(io, last, cut, path)
   return last.uncorrectableErrors + last.correctableErrors === 0

@@ -2,7 +2,7 @@ import { dirname, resolve } from 'node:path'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import type { DeleteProgress } from '../btrfs/subvolume-trees.js'
 import { type BtrfsError, BtrmindError } from '../errors.js'
-import { follow } from './follow.js'
+import { followUntilStopped } from './follow.js'
 import { type Io, paint, printJson } from './output.js'
 
 interface Json {
@@ -59,14 +59,7 @@ export async function remove(
   await using fs = await openFilesystem(dirname(targets[0]!), { signal: io.signal })
   const deletion = fs.deleteSubvolumes(targets, { recursive, perSecond, waitUntilFreed: wait, signal: io.signal })
   const line = ({ deleted, planned, freed }: DeleteProgress) => `${deleted} of ${planned} deleted, ${freed} freed`
-  let done: DeleteProgress
-  try {
-    done = await follow(io, deletion, line, { json })
-  } catch (error) {
-    const { code, progress } = error as { code?: string; progress?: DeleteProgress }
-    if (code !== 'ECANCELED' || progress === undefined) throw error
-    done = progress
-  }
+  const { last: done } = await followUntilStopped(io, deletion, line, 'deleted', { json })
   const { failures, ...counts } = done
   if (json) {
     const told = failures.map(({ path, error }) => {

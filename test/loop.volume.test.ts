@@ -3,32 +3,26 @@ import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../src/btrfs/filesystem.js'
 import { Btrmind, type BtrmindOptions, type Step } from '../src/loop.js'
 import { lockStateDirectory } from '../src/monitor/lock.js'
 import { RulePolicy } from '../src/policies/rules.js'
 import { MIB } from '../src/units.js'
 import { AheadClock } from './actions/bench.js'
-import { cannotMount, makeVolume, run, type TestVolume } from './helpers/volume.js'
+import { useFreshVolume } from './helpers/use-volume.js'
+import { cannotMount, run } from './helpers/volume.js'
 
 describe.skipIf(cannotMount)('the loop on a real volume', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { fs, at } = useFreshVolume({ devicesMiB: [256] })
   let stateDir: string
   let clock: AheadClock
   let warnings: string[]
-  const at = (...path: string[]) => join(volume.path, ...path)
-  beforeEach(async () => {
-    volume = makeVolume({ devicesMiB: [256] })
+  beforeEach(() => {
     mkdirSync(at('tmp'))
-    fs = await openFilesystem(volume.path)
     stateDir = mkdtempSync(join(tmpdir(), 'loop-state-'))
     clock = new AheadClock()
     warnings = []
   })
-  afterEach(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
+  afterEach(() => {
     rmSync(stateDir, { recursive: true, force: true })
   })
 

@@ -22,33 +22,27 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Executor, type ExecutorOptions } from '../../src/actions/executor.js'
 import type { Outcome } from '../../src/actions/plan.js'
 import type { ActionName } from '../../src/actions/table.js'
-import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Filesystem } from '../../src/btrfs/types.js'
 import { DAY_MS, MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
+import { useOwnVolume } from '../helpers/use-volume.js'
+import { cannotMount, run, type VolumeOptions } from '../helpers/volume.js'
 import { AheadClock, sampleOf } from './bench.js'
 
 describe.skipIf(cannotMount)('on a real volume', () => {
-  let volume: TestVolume
-  let fs: Filesystem
+  const { volume, fs, at, make } = useOwnVolume()
   let stateDir: string
   let clock: AheadClock
   const executors: Executor[] = []
-  const at = (...path: string[]) => join(volume.path, ...path)
   beforeEach(() => {
     clock = new AheadClock()
     stateDir = mkdtempSync(join(tmpdir(), 'actions-state-'))
   })
   afterEach(async () => {
     for (const executor of executors.splice(0)) await executor.close()
-    await fs.close()
-    volume[Symbol.dispose]()
     rmSync(stateDir, { recursive: true, force: true })
   })
 
   async function mount(options: VolumeOptions = {}) {
-    volume = makeVolume(options)
-    fs = await openFilesystem(volume.path)
+    await make(options)
     mkdirSync(at('tmp'))
   }
   async function open(options: ExecutorOptions): Promise<Executor> {

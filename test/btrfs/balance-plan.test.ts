@@ -2,14 +2,14 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { chosen } from '../../src/btrfs/balance-filters.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { BlockGroup } from '../../src/btrfs/inspect.js'
 import type { BalanceFilters, BalanceProgress, BalanceSelection, Profile } from '../../src/btrfs/types.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const LAYOUTS: { name: string; devicesMiB: number[]; data: Profile; metadata: Profile }[] = [
   { name: 'single', devicesMiB: [1536], data: 'single', metadata: 'dup' },
@@ -23,21 +23,14 @@ const SELECTIONS = 12
 const BALANCES = 2
 
 describe.skipIf(cannotMount).each(LAYOUTS)('balancePlan(), $name', ({ devicesMiB, data, metadata }) => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ devicesMiB, data, metadata })
   const random = createRandom(devicesMiB.length * 31 + devicesMiB[0]!)
   const below = (most: number) => random.integer(most)
   beforeAll(async () => {
-    volume = makeVolume({ devicesMiB, data, metadata })
-    fs = await openFilesystem(volume.path)
     fill(0)
     await fs.sync()
   })
-  afterEach(() => fs?.cancelBalance().catch(() => {}))
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  afterEach(() => fs.cancelBalance().catch(() => {}))
 
   /** Files of a few MiB without content, of which a random part goes again: block groups of all degrees of use. */
   function fill(round: number): void {

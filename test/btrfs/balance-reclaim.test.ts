@@ -3,14 +3,15 @@ import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { beforeEach, describe, expect, it, vi } from 'vitest'
 import type { ReclaimProgress } from '../../src/btrfs/balance-reclaim.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { BlockGroup } from '../../src/btrfs/inspect.js'
 import { redundancyOf } from '../../src/btrfs/redundancy.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useFreshVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 const FILES = 40
 const noise = randomBytes(8 * MIB)
@@ -22,21 +23,15 @@ const failure = (result: Promise<unknown>) =>
   )
 
 describe.skipIf(cannotMount)('reclaimDataBlockGroups()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useFreshVolume({ devicesMiB: [576] })
   beforeEach(async () => {
-    volume = makeVolume({ devicesMiB: [576] })
-    fs = await openFilesystem(volume.path)
     // Five block groups and more, from nearly empty to nearly full.
     for (let i = 0; i < FILES; i++) writeFileSync(at(i), noise.subarray(4096 * i))
     await fs.sync()
     for (let i = 0; i < FILES; i++) if (!stays(i)) rmSync(at(i))
     await fs.sync()
   })
-  afterEach(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+
   const at = (i: number) => join(volume.path, `${i}`)
   const digest = () =>
     Array.from({ length: FILES }, (_, i) => i)

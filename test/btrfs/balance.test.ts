@@ -5,29 +5,23 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 const child = fileURLToPath(new URL('../helpers/balance.ts', import.meta.url))
 
 describe.skipIf(cannotMount)('balance()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ devicesMiB: [1024] })
   beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
     const noise = randomBytes(8 * MIB)
     for (let i = 0; i < 65; i++) writeFileSync(join(volume.path, `${i}`), noise)
     await fs.sync()
   })
   afterEach(async () => {
     await fs.cancelBalance().catch(() => {})
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
   })
 
   /** Logical start of each chunk that holds any of `flag`: a balanced one comes back elsewhere. */

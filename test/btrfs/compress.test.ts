@@ -14,27 +14,19 @@ import {
 } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { MIB } from '../../src/units.js'
 import { checksum, compsizeBytes, logLines, nameOf, refs } from '../helpers/files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 const haveCompsize = run('sh', '-c', 'command -v compsize || true') !== ''
 
 describe.skipIf(cannotMount)('compressFile(), fileExtents(), estimateCompressedRatio()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
+  const { volume, fs, at } = useVolume({ devicesMiB: [2048] })
   const text = logLines(8 * MIB)
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [2048] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+
   function directory(name: string, files: Record<string, Buffer | string> = {}) {
     mkdirSync(at(name))
     for (const [file, content] of Object.entries(files)) writeFileSync(at(name, file), content)

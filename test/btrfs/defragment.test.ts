@@ -3,30 +3,22 @@ import { linkSync, mkdirSync, readFileSync, statSync, symlinkSync, utimesSync, w
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { DefragmentProgress } from '../../src/btrfs/defragment.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { checksum, compsizeBytes, logLines } from '../helpers/files.js'
 import { openFiles } from '../helpers/open-files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useFreshVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const BLOCK = 4096
 
 describe.skipIf(cannotMount)('defragment()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
-  beforeEach(async () => {
-    volume = makeVolume({ devicesMiB: [512] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterEach(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  const { volume, fs, at } = useFreshVolume({ devicesMiB: [512] })
+
   /** A file in as many extents as it has blocks: written from its end, each block put on disk alone. */
   async function fragmented(name: string, blocks: number, content = logLines(blocks * BLOCK)) {
     const file = await open(at(name), 'w')

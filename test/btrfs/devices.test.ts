@@ -1,25 +1,14 @@
-import { join } from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { devicesReady, forgetDevice, scanDevice } from '../../src/btrfs/devices.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
+import { useOwnVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('devices', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  async function make(options: VolumeOptions) {
-    volume = makeVolume(options)
-    fs = await openFilesystem(volume.path)
-  }
+  const { volume, fs, at, make, open } = useOwnVolume()
   const write = (name: string, mib: number) =>
-    run('dd', 'if=/dev/urandom', `of=${join(volume.path, name)}`, 'bs=1M', `count=${mib}`, 'conv=fsync', 'status=none')
-  const sum = (name: string) => run('sha256sum', join(volume.path, name))
+    run('dd', 'if=/dev/urandom', `of=${at(name)}`, 'bs=1M', `count=${mib}`, 'conv=fsync', 'status=none')
+  const sum = (name: string) => run('sha256sum', at(name))
   const ids = async () => (await fs.devices()).map(({ devid, path }) => [devid, path])
-
-  afterEach(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('adds one and takes it out again, with what lay on it moved', async () => {
     await make({ devicesMiB: [512], sparesMiB: [512] })
@@ -119,7 +108,7 @@ describe.skipIf(cannotMount)('devices', () => {
     run('btrfs', 'device', 'scan', first, volume.loops[2]!)
     expect(await devicesReady(first)).toBe(false)
     run('mount', '-o', 'degraded', first, volume.path)
-    fs = await openFilesystem(volume.path)
+    await open()
     expect((await fs.devices()).filter(({ missing }) => missing)).toMatchObject([{ devid: 2, path: undefined }])
     await fs.replaceDevice(2, spare).result
     expect(sum('file')).toBe(before)
@@ -130,7 +119,7 @@ describe.skipIf(cannotMount)('devices', () => {
     await forgetDevice()
     run('btrfs', 'device', 'scan', first, volume.loops[2]!)
     run('mount', '-o', 'degraded', first, volume.path)
-    fs = await openFilesystem(volume.path)
+    await open()
     await fs.removeDevice('missing')
     expect((await ids()).map(([devid]) => devid)).toEqual([1, 3])
     expect(sum('file')).toBe(before)

@@ -1,20 +1,11 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { describe, expect, it } from 'vitest'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('directory()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  beforeAll(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
-  })
+  const { volume, fs } = useVolume()
 
   it('finds the directory behind symlinks, and its subvolume', async () => {
     run('btrfs', 'subvolume', 'create', join(volume.path, 'sub'))

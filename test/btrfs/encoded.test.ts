@@ -1,29 +1,20 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import zlib from 'node:zlib'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { EncodedData, ReadEncodedOptions, WriteEncodedOptions } from '../../src/btrfs/encoded.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { logLines } from '../helpers/files.js'
 import { openFiles } from '../helpers/open-files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const PIECE = 128 << 10
 const zstd = (zlib as { zstdDecompressSync?: (data: Uint8Array) => Buffer }).zstdDecompressSync
 
 describe.skipIf(cannotMount)('readEncoded() and writeEncoded()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume()
   const text = logLines((1 << 20) + 1000)
-  beforeAll(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+
   async function compressed(name: string, algorithm: 'zlib' | 'zstd' | 'lzo') {
     writeFileSync(at(name), '')
     await fs.setCompressionProperty(name, algorithm)

@@ -13,15 +13,15 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { ExtentsOptions, FileExtent } from '../../src/btrfs/extents.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { createRandom } from '../../src/random.js'
 import { logLines } from '../helpers/files.js'
 import { openFiles } from '../helpers/open-files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const BLOCK = 4096
 
@@ -52,22 +52,12 @@ function asFilefrag(extent: FileExtent): string {
 }
 
 describe.skipIf(cannotMount)('extents()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume({ devicesMiB: [1024] })
   const all = async (path: string, options?: ExtentsOptions) => {
     const found: FileExtent[] = []
     for await (const extent of fs.extents(path, options)) found.push(extent)
     return found
   }
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it.each([1, 2, 3, 4, 5, 6])('of a random layout, seed %i, are what filefrag shows', async (seed) => {
     const random = createRandom(seed)

@@ -14,27 +14,17 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
 import type { FileRef, Root } from '../../src/btrfs/types.js'
 import { refs as filesBelow, nameOf } from '../helpers/files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const haveStrace = run('sh', '-c', 'command -v strace || true') !== ''
 const name = nameOf
 
 describe.skipIf(cannotMount)('removeFiles()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
-  beforeAll(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  const { volume, fs, at } = useVolume()
 
   const refs = (root: Root) => filesBelow(fs, root)
   const codes = (files: FileRef[], outcomes: { code?: string }[]) =>

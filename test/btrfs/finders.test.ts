@@ -1,10 +1,9 @@
 import { linkSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it, vi } from 'vitest'
 import type { FileRow } from '../../src/btrfs/types.js'
 import { createRandom } from '../../src/random.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 async function collect(rows: AsyncIterable<FileRow>): Promise<string[]> {
   const paths: string[] = []
@@ -13,24 +12,13 @@ async function collect(rows: AsyncIterable<FileRow>): Promise<string[]> {
 }
 
 describe.skipIf(cannotMount)('largest(), inactive(), changed()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
+  const { fs, at } = useVolume({ devicesMiB: [1024] })
   const find = (...args: string[]) =>
     run('find', ...args, '-printf', '%P\\n')
       .trimEnd()
       .split('\n')
       .filter((path) => path !== '')
       .sort()
-
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('the largest: those that find sorts to the top, hard links once, by either size', async () => {
     const random = createRandom(1)

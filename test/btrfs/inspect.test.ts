@@ -1,22 +1,11 @@
 import { linkSync, mkdirSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
 import { blockGroupKind } from '../../src/btrfs/space.js'
-import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
+import { useOwnVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('inspect', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  async function make(options: VolumeOptions = {}) {
-    volume = makeVolume(options)
-    fs = await openFilesystem(volume.path)
-  }
-  const at = (path: string) => join(volume.path, path)
-  afterEach(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  const { volume, fs, at, make } = useOwnVolume()
 
   it.each([
     { data: 'single', metadata: 'dup', devicesMiB: [512] },

@@ -1,13 +1,12 @@
 /** What an unprivileged user may do: every call, held against README's table and the docstrings. */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, linkSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { beforeAll, describe, expect, it } from 'vitest'
 import * as everything from '../../src/btrfs/index.js'
 import { CHANGE, READ, type Told, tell } from '../helpers/privilege.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 /** Refused, with a hint that says what is missing. */
 interface Refused {
@@ -193,11 +192,9 @@ const ROOT = 'needs root (CAP_SYS_ADMIN)'
 
 describe.skipIf(cannotMount)('as nobody', () => {
   const NOBODY = 65_534
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs, at } = useVolume({ sparesMiB: [300] })
   let asRoot: Record<string, Told>
   let told: Record<string, Told>
-  const at = (path: string) => join(volume.path, path)
   const asNobody = (...which: string[]): Record<string, Told> => {
     const script = fileURLToPath(new URL('../helpers/privilege-as-nobody.ts', import.meta.url))
     const argv = ['--import', 'tsx', script, volume.path, volume.loops[0]!, volume.loops.at(-1)!, ...which]
@@ -208,9 +205,7 @@ describe.skipIf(cannotMount)('as nobody', () => {
   const label = 'before'
 
   beforeAll(async () => {
-    volume = makeVolume({ sparesMiB: [300] })
     chmodSync(volume.directory, 0o755)
-    fs = await openFilesystem(volume.path)
     await fs.setLabel(label)
     for (const directory of ['mine', 'mine/deep', 'others', 'secret', 'secret/inner']) mkdirSync(at(directory))
     const content = Buffer.alloc(256 << 10, 'btrmind')
@@ -227,10 +222,6 @@ describe.skipIf(cannotMount)('as nobody', () => {
     await fs.sync()
     asRoot = await tell(READ, { fs, device: volume.loops[0]!, spare: volume.loops.at(-1)! })
     told = asNobody()
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
   })
 
   it.each(Object.entries(EXPECTED))('%s', (call, expected) => {

@@ -1,11 +1,10 @@
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
 import type { Attributes, Compression } from '../../src/btrfs/properties.js'
 import { createRandom } from '../../src/random.js'
 import { compsizeBytes, logLines } from '../helpers/files.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 /** chattr's letters. */
 const LETTERS: Record<keyof Attributes, string> = {
@@ -22,19 +21,9 @@ const LETTERS: Record<keyof Attributes, string> = {
 const NAMES = Object.keys(LETTERS) as (keyof Attributes)[]
 
 describe.skipIf(cannotMount)('compressionProperty() and attributes()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume()
   const lsattr = (path: string) => run('lsattr', '-d', path).split(' ')[0]!
   const property = (path: string) => run('btrfs', 'property', 'get', path, 'compression').trim()
-  beforeAll(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it.each(['lzo', 'zlib', 'zlib:9', 'zstd', 'zstd:3', 'zstd:15'] as const)('%s is set, and heeded', async (value) => {
     const name = `file-${value.replace(':', '-')}`

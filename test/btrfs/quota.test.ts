@@ -1,14 +1,11 @@
 import { spawnSync } from 'node:child_process'
-import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
 import type { Qgroup } from '../../src/btrfs/quota.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useFreshVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('quota', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (name: string) => join(volume.path, name)
+  const { volume, fs, at } = useFreshVolume()
   const write = (path: string, mib: number) =>
     spawnSync('dd', ['if=/dev/urandom', `of=${at(path)}`, 'bs=1M', `count=${mib}`, 'conv=fsync'], { encoding: 'utf8' })
   const ours = (groups: readonly Qgroup[]) =>
@@ -33,15 +30,6 @@ describe.skipIf(cannotMount)('quota', () => {
     ]
       .map(([, ...columns]) => columns.join(' '))
       .join('\n')
-
-  beforeEach(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterEach(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
-  })
 
   it('off: undefined, and what needs it says so', async () => {
     expect(await fs.quota()).toBeUndefined()

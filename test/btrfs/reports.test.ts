@@ -1,11 +1,12 @@
 import { closeSync, ftruncateSync, linkSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it, vi } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { CompressionReport } from '../../src/btrfs/reports.js'
 import { native } from '../../src/native.js'
 import { createRandom, type Random } from '../../src/random.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 /** Files in every state an extent can be in. */
 function randomTree(root: string, random: Random, files: number, algorithms = ['zlib', 'lzo', 'zstd', 'none']): void {
@@ -107,18 +108,7 @@ function dumped(device: string, subvolume: number): Map<number, { references: nu
 }
 
 describe.skipIf(cannotMount)('compression(), fragmentation(), du()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
-
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [2048] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  const { volume, fs, at } = useVolume({ devicesMiB: [2048] })
 
   it.each([1, 2, 3, 4])(
     'random tree %i: to the byte what compsize says, break for break what the tree has',

@@ -1,24 +1,15 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setImmediate, setTimeout } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('resizeDevice()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ devicesMiB: [1024], data: 'single', metadata: 'single' })
   const sizeBytes = () =>
     Number(/devid\s+1 size (\d+)/.exec(run('btrfs', 'filesystem', 'show', '--raw', volume.path))?.[1])
-
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024], data: 'single', metadata: 'single' })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('shrinks and grows', async () => {
     await fs.resizeDevice(1, 700 * MIB)

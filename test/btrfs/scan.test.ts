@@ -15,13 +15,14 @@ import {
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { fileRef, rows } from '../../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { FileRow, ScanOptions } from '../../src/btrfs/types.js'
 import { native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 /** find's own rows of a tree, without what lies in other subvolumes. */
 function reference(root: string): string[] {
@@ -47,9 +48,7 @@ const asReference = (row: FileRow) =>
   )
 
 describe.skipIf(cannotMount)('scan()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
+  const { volume, fs, at } = useVolume({ devicesMiB: [1024] })
   const collect = async (options?: ScanOptions, from = fs) => {
     const out: FileRow[] = []
     for await (const row of rows(from.scan(options))) out.push(row)
@@ -58,15 +57,6 @@ describe.skipIf(cannotMount)('scan()', () => {
   const paths = async (options?: ScanOptions) => (await collect(options)).map(({ path }) => path).sort()
   const same = async (options: ScanOptions = {}) =>
     expect((await collect(options)).map(asReference).sort()).toEqual(reference(at(options.subvolume ?? '.')))
-
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('shows a row with its columns where it is printed', async () => {
     mkdirSync(at('shown'))

@@ -1,9 +1,9 @@
 import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { ScrubProgress } from '../../src/btrfs/scrub.js'
-import { cannotMount, makeVolume, run, type TestVolume, type VolumeOptions } from '../helpers/volume.js'
+import { useOwnVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const MARK = 'BTRMIND-SCRUB-MARK-BTRMIND-SCRUB-MARK-'
 
@@ -31,24 +31,15 @@ function damage(image: string, offset: number): void {
 }
 
 describe.skipIf(cannotMount)('scrub()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  async function make(options: VolumeOptions) {
-    volume = makeVolume(options)
-    fs = await openFilesystem(volume.path)
-  }
+  const { volume, fs, at, make } = useOwnVolume()
   /** A file of marked blocks, on disk. */
   function fill(name: string, mib: number) {
     const block = Buffer.alloc(4096, 'random enough not to be compressed')
     block.write(MARK, 0, 'latin1')
-    writeFileSync(join(volume.path, name), Buffer.concat(Array<Buffer>(256 * mib).fill(block)))
+    writeFileSync(at(name), Buffer.concat(Array<Buffer>(256 * mib).fill(block)))
     run('sync', '-f', volume.path)
     run('sync')
   }
-  afterEach(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('of a healthy volume counts what btrfs-progs counts, on each device', async () => {
     await make({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })

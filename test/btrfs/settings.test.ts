@@ -1,20 +1,11 @@
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { describe, expect, it } from 'vitest'
+import { useFreshVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('settings', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  beforeEach(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterEach(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
-  })
+  const { volume, fs } = useFreshVolume()
 
   it('the label', async () => {
     const label = 'ünï pool'

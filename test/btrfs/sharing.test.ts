@@ -1,12 +1,13 @@
 import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { DedupeRange, DeduplicateProgress, DeduplicateStopped } from '../../src/btrfs/sharing.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 const BLOCK = 4096
 
@@ -16,9 +17,7 @@ function noise(bytes: number, seed: number): Buffer {
 }
 
 describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume({ devicesMiB: [1024] })
   const write = (name: string, content: Buffer | string) => {
     writeFileSync(at(name), content)
     return at(name)
@@ -28,14 +27,6 @@ describe.skipIf(cannotMount)('deduplicate() and clone()', () => {
     for await (const extent of fs.extents(name)) if (extent.shared) bytes += extent.lengthBytes
     return bytes
   }
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('deduplicates more destinations and bytes than one call takes; a difference or a failure is a value', async () => {
     const content = noise(20 * MIB, 1)

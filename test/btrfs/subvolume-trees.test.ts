@@ -1,15 +1,14 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { DeleteProgress } from '../../src/btrfs/subvolume-trees.js'
 import { native } from '../../src/native.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useFreshVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useFreshVolume()
   const paths = async (below?: string) => {
     const out: string[] = []
     for await (const { path, readonly } of fs.subvolumes(below === undefined ? {} : { below }))
@@ -17,18 +16,12 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     return out.sort()
   }
   beforeEach(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
     await fs.createSubvolume('a')
     mkdirSync(at('a/dir'))
     await fs.createSubvolume('a/dir/b')
     await fs.createSubvolume('a/dir/b/c')
     await fs.createSubvolume('a/d')
     for (const path of ['a', 'a/dir/b', 'a/dir/b/c', 'a/d']) writeFileSync(at(`${path}/file`), path)
-  })
-  afterEach(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
   })
 
   it('one by its id is the one by its path', async () => {

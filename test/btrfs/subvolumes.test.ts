@@ -13,10 +13,11 @@ import {
 import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Subvolume } from '../../src/btrfs/types.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 /** `btrfs subvolume list` with every column, as our rows. */
 function reference(path: string): Partial<Subvolume>[] {
@@ -52,22 +53,9 @@ const collect = async (rows: AsyncIterable<Subvolume>) => {
 }
 
 describe.skipIf(cannotMount)('subvolumes', () => {
-  let volume: TestVolume
-  let other: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume()
+  const { volume: other } = useVolume({ devicesMiB: [128] })
   const usedBytes = () => Number(/Used:\s+(\d+)/.exec(run('btrfs', 'filesystem', 'usage', '-b', volume.path))?.[1])
-
-  beforeAll(async () => {
-    volume = makeVolume()
-    other = makeVolume({ devicesMiB: [128] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-    other?.[Symbol.dispose]()
-  })
 
   it('creates, by relative and absolute path, and lists what btrfs-progs lists', async () => {
     await fs.createSubvolume('a')

@@ -3,10 +3,11 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { parseChecksum, parseCommits, parsePolicy } from '../../src/btrfs/statistics.js'
-import { cannotMount, makeVolume, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount } from '../helpers/volume.js'
 
 describe('what sysfs writes', () => {
   it('is read, and what is not known is undefined', () => {
@@ -26,20 +27,13 @@ describe('what sysfs writes', () => {
 })
 
 describe.skipIf(cannotMount)('sysfs', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ mountOptions: 'discard=async' })
   const at = (name: string) => `/sys/fs/btrfs/${fs.uuid}/${name}`
   const read = (name: string) => readFileSync(at(name), 'utf8').trim()
   /** What this kernel has. */
   const has = (name: string) => existsSync(at(name))
   beforeAll(async () => {
-    volume = makeVolume({ mountOptions: 'discard=async' })
     for (const path of [volume.directory, volume.path]) chmodSync(path, 0o755)
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
   })
 
   it('statistics() counts commits, and names what is absent', async () => {

@@ -1,11 +1,11 @@
 /** Every tree against `btrfs inspect-internal dump-tree`: which items there are, and what stands in them. */
 import { linkSync, mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import { type DecodedItem, decode } from '../../src/btrfs/items/types.js'
 import type { TreeItem, TreeSearchOptions } from '../../src/btrfs/tree-search.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 async function all(fs: KernelFilesystem, options: TreeSearchOptions): Promise<TreeItem[]> {
   const items: TreeItem[] = []
@@ -25,13 +25,9 @@ const of = <K extends Kind>(items: readonly TreeItem[], kind: K) =>
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()
 
 describe.skipIf(cannotMount)('treeSearch()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs, at } = useVolume({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })
   let subvolume: number
-  const at = (path: string) => join(volume.path, path)
   beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })
-    fs = await openFilesystem(volume.path)
     await fs.enableQuota()
     await fs.createSubvolume('sub')
     mkdirSync(at('sub/directory'))
@@ -50,10 +46,6 @@ describe.skipIf(cannotMount)('treeSearch()', () => {
     await fs.rescanQuota()
     await fs.sync()
   }, 60_000)
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   const dump = (tree: number) => run('btrfs', 'inspect-internal', 'dump-tree', '-t', `${tree}`, volume.images[0]!)
 

@@ -1,25 +1,15 @@
 import { statSync } from 'node:fs'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { native } from '../../src/native.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 
 describe.skipIf(cannotMount)('trim()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume({ devicesMiB: [1024, 1024], data: 'single', metadata: 'raid1' })
   const fill = (name: string, mib: number) =>
     run('dd', 'if=/dev/urandom', `of=${at(name)}`, 'bs=1M', `count=${mib}`, 'conv=fsync', 'status=none')
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024, 1024], data: 'single', metadata: 'raid1' })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('the backing file has a hole where nothing is; a slice a block group trims what one call does', async () => {
     for (let i = 0; i < 8; i++) fill(`file-${i}`, 40)

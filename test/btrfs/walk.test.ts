@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { fileRef } from '../../src/btrfs/batch.js'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { FileBatch, Skipped, WalkOptions } from '../../src/btrfs/types.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
 /** '1795227346.9978080520' as node:fs has it: a float of all its seconds would be off by more. */
 function milliseconds(time: string): number {
@@ -16,17 +17,7 @@ function milliseconds(time: string): number {
 const descriptors = () => readdirSync('/proc/self/fd').length
 
 describe.skipIf(cannotMount)('walk()', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (...names: string[]) => join(volume.path, ...names)
-  beforeAll(async () => {
-    volume = makeVolume()
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
+  const { volume, fs, at } = useVolume()
 
   async function collect(root: string, options?: WalkOptions) {
     const batches: FileBatch[] = []

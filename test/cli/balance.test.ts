@@ -3,11 +3,11 @@ import { randomBytes } from 'node:crypto'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { parseFilters } from '../../src/cli/balance.js'
 import { MIB } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 import { asNobody, btrmind } from './helper.js'
 
 describe('filters as btrfs balance has them', () => {
@@ -33,20 +33,13 @@ describe('filters as btrfs balance has them', () => {
 })
 
 describe.skipIf(cannotMount)('balance, reclaim', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ devicesMiB: [1024] })
   const noise = randomBytes(8 * MIB)
   beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [1024] })
-    fs = await openFilesystem(volume.path)
     for (let i = 0; i < 60; i++) writeFileSync(join(volume.path, `${i}`), noise)
     await fs.sync()
     for (let i = 0; i < 60; i++) if (i % 4 > 0 && i < 44) rmSync(join(volume.path, `${i}`))
     await fs.sync()
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
   })
 
   it('plan, then start, which moves as many', async () => {

@@ -1,16 +1,14 @@
 /** subvolume, quota, filesystem, inspect: what they change is what the library and btrfs-progs then say. */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { describe, expect, it } from 'vitest'
 import type { Unavailable } from '../../src/btrfs/types.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 import { btrmind, jsonLines } from './helper.js'
 
 describe.skipIf(cannotMount)('changing a volume', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume({ devicesMiB: [768] })
   const listed = () =>
     run('btrfs', 'subvolume', 'list', volume.path)
       .trim()
@@ -24,14 +22,6 @@ describe.skipIf(cannotMount)('changing a volume', () => {
   }
   const json = async (...argv: string[]) => JSON.parse(await well(...argv, '--json'))
   const badly = (...argv: string[]) => btrmind(argv)
-  beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [768] })
-    fs = await openFilesystem(volume.path)
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
-  })
 
   it('subvolume create, snapshot, show, readonly', async () => {
     expect(await well('subvolume', 'create', at('one'))).toMatch(/^subvolume \d+: one$/m)

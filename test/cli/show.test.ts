@@ -1,11 +1,11 @@
 /** usage, devices, subvolumes, and what all commands have in common. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Subvolume } from '../../src/btrfs/types.js'
 import { formatBytes } from '../../src/units.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 import { asNobody, btrmind, jsonLines } from './helper.js'
 
 const ESCAPE = '\u001b['
@@ -105,20 +105,13 @@ describe('every command', () => {
 })
 
 describe.skipIf(cannotMount)('of a real volume', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
+  const { volume, fs } = useVolume({ devicesMiB: [512, 512], data: 'raid0', metadata: 'raid1' })
   beforeAll(async () => {
-    volume = makeVolume({ devicesMiB: [512, 512], data: 'raid0', metadata: 'raid1' })
     run('chmod', '755', volume.directory)
     run('btrfs', 'subvolume', 'create', join(volume.path, 'projects'))
     writeFileSync(join(volume.path, 'projects', 'file'), Buffer.alloc(5_000_000, 1))
     run('btrfs', 'subvolume', 'snapshot', '-r', join(volume.path, 'projects'), join(volume.path, 'monday'))
-    fs = await openFilesystem(volume.path)
     await fs.sync()
-  })
-  afterAll(async () => {
-    await fs.close()
-    volume[Symbol.dispose]()
   })
 
   it('usage --json is the library’s answer, and btrfs-progs’', async () => {

@@ -10,28 +10,19 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
+import { useVolume } from '../helpers/use-volume.js'
+import { cannotMount, run } from '../helpers/volume.js'
 import { btrmind, jsonLines } from './helper.js'
 
 describe.skipIf(cannotMount)('tools', () => {
-  let volume: TestVolume
-  let fs: KernelFilesystem
-  const at = (path: string) => join(volume.path, path)
+  const { volume, fs, at } = useVolume({ data: 'dup' })
   beforeAll(async () => {
-    volume = makeVolume({ data: 'dup' })
-    fs = await openFilesystem(volume.path)
     mkdirSync(at('dir'))
     writeFileSync(at('dir/big'), Buffer.alloc(3 << 20, 'btrmind'))
     linkSync(at('dir/big'), at('linked'))
     writeFileSync(at('small'), 'x')
     await fs.sync()
-  })
-  afterAll(async () => {
-    await fs?.close()
-    volume?.[Symbol.dispose]()
   })
 
   it('scan: a summary in which a hard link counts once, and JSON lines of what find finds', async () => {

@@ -17,7 +17,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { rows as rowsOf } from '../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../src/btrfs/filesystem.js'
-import type { ScanOptions } from '../src/btrfs/types.js'
+import type { ScanOptions } from '../src/btrfs/scan.js'
 import { makeVolume, run } from '../test/helpers/volume.js'
 import { type BenchRow, limitRow, medians, row } from './measure.js'
 

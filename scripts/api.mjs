@@ -26,7 +26,10 @@ const FAMILIES = [
     ['inspect', 'tree-search', 'items/reader', 'items/files', 'items/roots', 'items/space', 'items/qgroups'],
   ],
   ['Devices', ['devices', 'redundancy', 'resize']],
-  ['Balance and scrub', ['operation', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub']],
+  [
+    'Balance and scrub',
+    ['operation', 'balance-filters', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub'],
+  ],
   ['Quota', ['quota']],
   ['Settings', ['settings', 'trim', 'reclaim']],
   ['What every call takes', ['call']],
@@ -37,7 +40,11 @@ export function apiPage() {
   const filesystem = parse('filesystem.ts')
   const volume = filesystem.statements.find((node) => ts.isClassDeclaration(node))
   const methods = new Map(volume.members.filter(ts.isMethodDeclaration).map((node) => [node.name.getText(), node]))
-  const functions = [...parse('index.ts').text.matchAll(/^export \{([^}]*)\}/gm)].flatMap(([, names]) =>
+  const index = parse('index.ts').text
+  const isShape = (node) => ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node)
+  const isPublic = (file, name) =>
+    index.includes(`export type * from './${file}.js'`) || new RegExp(`\\b${name}\\b`).test(index)
+  const functions = [...index.matchAll(/^export \{([^}]*)\}/gm)].flatMap(([, names]) =>
     names.split(',').map((name) => name.trim()),
   )
 
@@ -52,16 +59,15 @@ export function apiPage() {
         parts.push(entry(method === undefined ? name : `fs.${name}`, method ?? node, node))
         methods.delete(name)
       }
-      const shapes = statements.filter((node) => ts.isInterfaceDeclaration(node) && exported(node))
-      const hidden = ['Work', 'CallContext']
-      const shown = shapes.filter((node) => !hidden.includes(node.name.text)).map(declaration)
+      const shapes = statements.filter((node) => isShape(node) && exported(node) && isPublic(file, node.name.text))
+      const shown = shapes.map(declaration)
       if (shown.length > 0) parts.push(`\`\`\`ts\n${shown.join('\n\n')}\n\`\`\`\n`)
     }
     return parts.join('\n')
   })
   const rest = [...methods.keys()].filter((name) => !['sync', 'close', '[Symbol.asyncDispose]'].includes(name))
   if (rest.length > 0) throw new Error(`no family of FAMILIES has ${rest.join(', ')}`)
-  const types = parse('types.ts').statements.filter((node) => exported(node) && node.name?.text !== 'Filesystem')
+  const types = parse('types.ts').statements.filter(exported)
   return [
     '# Every call',
     '',

@@ -1,6 +1,7 @@
 /** What the executor knows of each action; the guard's rules are not in here. */
 import { join } from 'node:path'
-import type { Filesystem, Usage } from '../btrfs/types.js'
+import type { Filesystem } from '../btrfs/interface.js'
+import type { Usage } from '../btrfs/usage.js'
 import type { Clock } from '../clock.js'
 import { DAY_MS, HOUR_MS } from '../units.js'
 import type { CandidateFacts, GuardFacts, VolumeFacts } from './guard.js'

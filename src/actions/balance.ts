@@ -1,5 +1,5 @@
 /** Action 3: gives metadata block groups back that are less than half full. Whether it may is the guard's matter. */
-import type { Usage } from '../btrfs/types.js'
+import type { Usage } from '../btrfs/usage.js'
 import { BtrfsError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import { type Actor, type ActorContext, count, type Draft, type PlanRequest } from './actor.js'

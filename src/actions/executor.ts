@@ -1,6 +1,6 @@
 /** Carries out what the guard allows, and nothing else. */
 import * as v from 'valibot'
-import type { Filesystem } from '../btrfs/types.js'
+import type { Filesystem } from '../btrfs/interface.js'
 import { type Clock, MAX_TIMER_MS, systemClock, within } from '../clock.js'
 import { BtrmindError, check } from '../errors.js'
 import type { Actor, ActorContext } from './actor.js'

@@ -1,5 +1,5 @@
 /** What an action freed: utilisation before and after, by one definition. */
-import type { Filesystem } from '../btrfs/types.js'
+import type { Filesystem } from '../btrfs/interface.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import type { Execution } from './execution.js'
 import type { VolumeFacts } from './guard.js'

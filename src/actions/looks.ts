@@ -1,5 +1,6 @@
 /** The looks for candidates: one at a time, between steps, and beside them where the disk hangs. */
-import type { Filesystem, Usage } from '../btrfs/types.js'
+import type { Filesystem } from '../btrfs/interface.js'
+import type { Usage } from '../btrfs/usage.js'
 import type { Clock } from '../clock.js'
 import type { Actor } from './actor.js'
 import { Beside } from './beside.js'

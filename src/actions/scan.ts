@@ -3,8 +3,9 @@
  * one before stopped; a pass is over when it has seen all roots.
  */
 
-import { fileRef } from '../btrfs/batch.js'
-import type { Directory, FileBatch, FileRef, Filesystem } from '../btrfs/types.js'
+import { type FileBatch, type FileRef, fileRef } from '../btrfs/batch.js'
+import type { Directory } from '../btrfs/directory.js'
+import type { Filesystem } from '../btrfs/interface.js'
 import type { Clock } from '../clock.js'
 import { DAY_MS } from '../units.js'
 

@@ -1,6 +1,7 @@
 /** Action 4: deletes the oldest read-only snapshot that lies directly in a named directory, never below the floor. */
 import { basename, join } from 'node:path'
-import type { Directory, Subvolume } from '../btrfs/types.js'
+import type { Directory } from '../btrfs/directory.js'
+import type { Subvolume } from '../btrfs/subvolume-list.js'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import { type Actor, type ActorContext, count, type Draft, formatAge } from './actor.js'

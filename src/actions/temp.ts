@@ -1,5 +1,6 @@
 /** Action 1: deletes the oldest files of the temporary directories. */
-import type { Directory, FileOutcome } from '../btrfs/types.js'
+import type { Directory } from '../btrfs/directory.js'
+import type { FileOutcome } from '../btrfs/files.js'
 import { BtrfsError } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import { formatBytes, HOUR_MS } from '../units.js'

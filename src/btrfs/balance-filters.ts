@@ -2,16 +2,68 @@
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { stripeBytes } from './chunk-allocator.js'
+import type { ResumeOptions } from './operation.js'
 import { callOptions, devidArgument, resumeOptions } from './options.js'
-import type {
-  BalanceFilters,
-  BalanceProgress,
-  BalanceSelection,
-  BlockGroupType,
-  Bounds,
-  ByteRange,
-  Profile,
-} from './types.js'
+import type { BlockGroupType, Profile } from './types.js'
+
+/** At least `min` and at most `max`; what is left out has no bound. */
+export interface Bounds {
+  readonly min?: number | undefined
+  readonly max?: number | undefined
+}
+
+/** From `startBytes` (default 0) up to and without `endBytes` (default: the end). */
+export interface ByteRange {
+  readonly startBytes?: number | undefined
+  readonly endBytes?: number | undefined
+}
+
+/** Which block groups of one type. All that is given must hold. */
+export interface BalanceFilters {
+  /**
+   * Used less than so many percent; with bounds, at least `min` and less than `max`. 0: only the empty. 100, and any
+   * bounds, leave out those that are completely full.
+   */
+  readonly usagePercent?: number | Bounds | undefined
+  /** At most so many, from the highest address down; with `min`, none at all unless so many pass. */
+  readonly limit?: number | Bounds | undefined
+  /** Of one of these profiles. */
+  readonly profiles?: readonly Profile[] | undefined
+  /** With a stripe on this device. */
+  readonly devid?: number | undefined
+  /** With a stripe on device `devid` that lies, also in part, in this range of it. */
+  readonly drange?: ByteRange | undefined
+  /** That lie, also in part, in this range of the volume's own addresses (`BlockGroup.logicalBytes`). */
+  readonly vrange?: ByteRange | undefined
+  /** Of so many stripes; dup has two. */
+  readonly stripes?: number | Bounds | undefined
+  /** Write them anew in this profile. Until a conversion is complete the volume has both. */
+  readonly convert?: Profile | undefined
+  /** With `convert`: leave out those that have the profile already. Default false. */
+  readonly soft?: boolean | undefined
+}
+
+/** At least one type. `{}` as its filters: all its block groups. */
+export interface BalanceSelection {
+  readonly data?: BalanceFilters | undefined
+  /** Implies `system` with the same filters unless that is given, as btrfs-progs has it. */
+  readonly metadata?: BalanceFilters | undefined
+  readonly system?: BalanceFilters | undefined
+  /** Let a conversion take copies away from metadata or system. Default false. (Of data it always may.) */
+  readonly force?: boolean | undefined
+}
+
+export interface BalanceOptions extends ResumeOptions, BalanceSelection {}
+
+export interface BalanceProgress {
+  readonly expected: number
+  readonly considered: number
+  readonly completed: number
+}
+
+export interface BalanceStatus extends BalanceProgress, BalanceSelection {
+  readonly state: 'running' | 'paused'
+}
 
 /** What the filters look at. */
 export interface FilteredGroup {

@@ -2,12 +2,12 @@
 
 import { native } from '../native.js'
 import { formatBytes } from '../units.js'
-import { checkPlan, chosen, packFilters } from './balance-filters.js'
+import { type BalanceSelection, checkPlan, chosen, packFilters } from './balance-filters.js'
 import type { CallOptions } from './call.js'
 import { DeviceSpace, nextChunk, PROFILE_RULES, stripeBytes } from './chunk-allocator.js'
 import { type BlockGroup, readBlockGroups } from './inspect.js'
 import { type Reading, unpack } from './space.js'
-import type { BalanceSelection, BlockGroupType, Profile } from './types.js'
+import type { BlockGroupType, Profile } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface BalancePlanOptions extends CallOptions, BalanceSelection {}

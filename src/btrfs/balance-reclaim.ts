@@ -2,14 +2,13 @@
 import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
-import { packFilters } from './balance-filters.js'
+import { type BalanceProgress, type BalanceSelection, packFilters } from './balance-filters.js'
 import { layout, planOf } from './balance-plan.js'
 import { type CallOptions, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
 import type { BlockGroup } from './inspect.js'
-import { cancelled, LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { resumeOptions } from './options.js'
-import type { BalanceProgress, BalanceSelection, ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface ReclaimOptions extends ResumeOptions {

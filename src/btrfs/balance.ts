@@ -1,12 +1,20 @@
 import { check, type NativeFailure } from '../errors.js'
 import { type NativeBalance, native } from '../native.js'
-import { checkBalance, countersOf, packFilters, unpackFilters } from './balance-filters.js'
+import {
+  type BalanceOptions,
+  type BalanceProgress,
+  type BalanceSelection,
+  type BalanceStatus,
+  checkBalance,
+  countersOf,
+  packFilters,
+  unpackFilters,
+} from './balance-filters.js'
 import { refusals } from './balance-plan.js'
 import { type CallOptions, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
-import { LongOperation, type Operation } from './operation.js'
+import { LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { callOptions, resumeOptions } from './options.js'
-import type { BalanceOptions, BalanceProgress, BalanceSelection, BalanceStatus, ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 /**

@@ -1,8 +1,84 @@
 /** Files in batches of columns, from a walk or a scan. */
 import { inspect } from 'node:util'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
-import type { FileBatch, FileRef, FileRow, ScanBatch, Skipped } from './types.js'
+
 import type { Volume } from './volume.js'
+
+/** Directories and files that a walk left out for one reason. */
+export interface Skipped {
+  /** 'SUBVOLUME', 'MOUNT', 'CHANGED' (moved away under way), or an errno name ('EACCES'). */
+  readonly reason: string
+  readonly count: number
+  /** The first of them, relative to the root. */
+  readonly example: Uint8Array
+}
+
+/** One batch of files, as columns. Index i of each is the same file. */
+export interface FileBatch {
+  readonly length: number
+  readonly inode: Float64Array
+  readonly sizeBytes: Float64Array
+  /** st_blocks × 512: without holes, but before compression (btrfs counts so); FileExtents has what is on disk. */
+  readonly diskBytes: Float64Array
+  readonly atimeMs: Float64Array
+  readonly mtimeMs: Float64Array
+  readonly ctimeMs: Float64Array
+  /** st_mode. */
+  readonly mode: Float64Array
+  readonly links: Float64Array
+  /** What the walk passed by since the batch before; usually empty. */
+  readonly skipped: readonly Skipped[]
+  /** Relative to the root, decoded as UTF-8 (bad bytes become U+FFFD). */
+  path(index: number): string
+  /** Relative to the root, as the bytes that the kernel has. */
+  pathBytes(index: number): Uint8Array
+}
+
+/**
+ * A batch of a scan: directories, symlinks and special files too, told apart by `mode`. One row a name: those of a hard
+ * link have one inode and follow one another. In the order of inodes. Paths are relative to what was scanned, which is
+ * '' itself.
+ */
+export interface ScanBatch extends FileBatch {
+  /** The transaction that last changed the inode. This and the next columns: undefined where not asked or permitted. */
+  readonly generation: Float64Array | undefined
+  /** As FIEMAP counts: what goes on where the one before ends, in the file and on disk, belongs to it. */
+  readonly extentCount: Float64Array | undefined
+  /** Logical bytes in compressed extents. */
+  readonly compressedBytes: Float64Array | undefined
+  /** In extents that a snapshot or a reflink holds too; NaN: it went away under way. */
+  readonly sharedBytes: Float64Array | undefined
+}
+
+/** One file of a batch. */
+export interface FileRow {
+  readonly path: string
+  readonly pathBytes: Uint8Array
+  readonly inode: number
+  readonly sizeBytes: number
+  readonly diskBytes: number
+  readonly atimeMs: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+  readonly mode: number
+  readonly links: number
+  readonly generation: number | undefined
+  readonly extentCount: number | undefined
+  readonly compressedBytes: number | undefined
+  readonly sharedBytes: number | undefined
+}
+
+/** A file as it was seen; acted upon only if it still is the same. */
+export interface FileRef {
+  /** Bytes, relative to the root. */
+  readonly path: Uint8Array
+  readonly inode: number
+  readonly sizeBytes: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+  /** Given, a file that was read since is another too. (Nothing shows on a volume mounted `noatime`.) */
+  readonly atimeMs?: number | undefined
+}
 
 /** @param from.open gives the cursor; it is called when the first batch is asked for */
 export async function* batches(

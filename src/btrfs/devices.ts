@@ -4,11 +4,27 @@ import { check, HINTS } from '../errors.js'
 import { type NativeReplace, native, SpacePart } from '../native.js'
 import { type CallOptions, call, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
-import { LongOperation, type Operation } from './operation.js'
+import { LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { callOptions, devidArgument, pathArgument, resumeOptions } from './options.js'
 import { type SpaceDevice, unpack } from './space.js'
-import type { Device, DeviceErrors, ResumeOptions } from './types.js'
+import type { DeviceErrors } from './types.js'
 import type { Volume } from './volume.js'
+
+export interface Device {
+  readonly devid: number
+  readonly uuid: string
+  /** Undefined when the device is missing. */
+  readonly path: string | undefined
+  readonly missing: boolean
+  readonly sizeBytes: number
+  /** Bytes in chunks (allocated), not bytes of files. */
+  readonly allocatedBytes: number
+  readonly unallocatedBytes: number
+  /** Device size beyond what the filesystem uses; undefined when it cannot be read. */
+  readonly slackBytes: number | undefined
+  /** Cumulative counters; undefined when missing or not permitted. */
+  readonly errors: DeviceErrors | undefined
+}
 
 /**
  * The devices of the volume, by devid; missing ones too, seeds not. BTRFS_IOC_DEV_INFO, GET_DEV_STATS, sysfs · no

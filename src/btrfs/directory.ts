@@ -3,8 +3,28 @@ import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions, pathArgument } from './options.js'
-import type { Directory } from './types.js'
+
 import type { Volume } from './volume.js'
+
+/** A directory, found once and for all: no symlink is left in its path. */
+export interface Directory {
+  /** Absolute. */
+  readonly path: string
+  readonly inode: number
+  /** Of the subvolume that it is in. */
+  readonly subvolumeId: number
+  /** It is a subvolume's own top directory. */
+  readonly subvolumeTop: boolean
+}
+
+/** What tells a directory from any other that may come to its place. */
+export type DirectoryRef = Omit<Directory, 'subvolumeTop'>
+
+/**
+ * Where files are looked for and acted upon. A path (absolute) means whatever directory is there at the moment. What
+ * `directory()` gave means that directory and no other: the call finds it there, behind no symlink, or fails (ESTALE).
+ */
+export type Root = string | DirectoryRef
 
 /** The inode number of every subvolume's top directory. */
 const TOP_INODE = 256

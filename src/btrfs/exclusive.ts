@@ -6,7 +6,7 @@ import type { CallOptions } from './call.js'
 import { callOptions } from './options.js'
 import type { Volume } from './volume.js'
 
-/** 'none', or what holds it, as the kernel names it. */
+/** 'none', or what holds the volume, as the kernel names it. */
 export type ExclusiveOperation =
   | 'none'
   | 'balance'

@@ -1,18 +1,54 @@
 import { check, isNativeFailure } from '../errors.js'
 import { type NativeFiles, type NativeOutcomes, native } from '../native.js'
+import type { FileRef } from './batch.js'
 import type { CallOptions } from './call.js'
+import type { Root } from './directory.js'
 import { callOptions, compressOptions, fileRefs } from './options.js'
-import type {
-  Compressed,
-  CompressOptions,
-  FileExtentsOutcome,
-  FileOutcome,
-  FileRef,
-  RatioOutcome,
-  Root,
-} from './types.js'
 import type { Volume } from './volume.js'
 import { checkRoot } from './walk.js'
+
+/**
+ * Why a file was left alone: an errno name, or
+ * - 'CHANGED': it is no longer the regular file that was seen, or was read since;
+ * - 'EXDEV': the path leads out of the root ('..', a mount point, a nested subvolume); 'ELOOP': through a symlink;
+ * - compressing only: 'SHARED' (a snapshot or reflink holds its extents: rewriting would take more space),
+ *   'NOCOW' (no copy-on-write or no checksums, so the kernel cannot compress it), 'NOCOMPRESS' (flagged so by its
+ *   owner, or by the kernel after a bad ratio), 'COMPRESSED' (already).
+ */
+export interface FileFailure {
+  readonly ok: false
+  readonly code: string
+}
+
+export type FileOutcome = { readonly ok: true; readonly code?: undefined } | FileFailure
+
+/** `diskBytes…` as in FileExtents. After a refusal both are absent, or equal. */
+export type Compressed = FileOutcome & {
+  readonly diskBytesBefore?: number | undefined
+  readonly diskBytesAfter?: number | undefined
+}
+
+/** What FIEMAP says of one file. Bytes are logical (before compression). */
+export interface FileExtents {
+  readonly extents: number
+  /** In extents that a snapshot or reflink holds too. */
+  readonly sharedBytes: number
+  readonly compressedBytes: number
+  /** In extents at all: the size without holes. */
+  readonly bytes: number
+  /** What the file takes on disk, after compression (not per copy); undefined without CAP_SYS_ADMIN. */
+  readonly diskBytes?: number | undefined
+}
+
+export type FileExtentsOutcome = ({ readonly ok: true; readonly code?: undefined } & FileExtents) | FileFailure
+
+/** compressed / uncompressed size on disk, 0–1; 1: nothing to gain. */
+export type RatioOutcome = { readonly ok: true; readonly code?: undefined; readonly ratio: number } | FileFailure
+
+export interface CompressOptions extends CallOptions {
+  /** Default 'lzo'. */
+  readonly algorithm?: 'lzo' | 'zlib' | 'zstd' | undefined
+}
 
 /** The kernel's numbers. */
 const ALGORITHMS = { zlib: 1, lzo: 2, zstd: 3 } as const

@@ -3,8 +3,10 @@ import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { balance, balanceStatus, cancelBalance, pauseBalance, resumeBalance } from './balance.js'
+import type { BalanceOptions } from './balance-filters.js'
 import { type BalancePlanOptions, balancePlan } from './balance-plan.js'
 import { type ReclaimOptions, reclaimDataBlockGroups } from './balance-reclaim.js'
+import type { FileRef } from './batch.js'
 import { type CallOptions, call } from './call.js'
 import { type DefragmentOptions, defragment } from './defragment.js'
 import {
@@ -17,11 +19,11 @@ import {
   replaceStatus,
   resetDeviceErrors,
 } from './devices.js'
-import { directory } from './directory.js'
+import { directory, type Root } from './directory.js'
 import { type ReadEncodedOptions, readEncoded, type WriteEncodedOptions, writeEncoded } from './encoded.js'
 import { exclusiveOperation } from './exclusive.js'
 import { type ExtentsOptions, extents } from './extents.js'
-import { compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
+import { type CompressOptions, compressFile, estimateCompressedRatio, fileExtents, removeFiles } from './files.js'
 import {
   type ChangedOptions,
   changed,
@@ -32,7 +34,9 @@ import {
 } from './finders.js'
 import { info } from './info.js'
 import { blockGroups, inodePaths, type LogicalFilesOptions, logicalFiles } from './inspect.js'
+import type { Filesystem } from './interface.js'
 import { measure } from './measure.js'
+import type { ResumeOptions } from './operation.js'
 import { callOptions } from './options.js'
 import {
   attributes,
@@ -65,7 +69,7 @@ import {
   type ReportOptions,
 } from './reports.js'
 import { resizeDevice } from './resize.js'
-import { scan } from './scan.js'
+import { type ScanOptions, scan } from './scan.js'
 import { type ScrubOptions, scrub } from './scrub.js'
 import {
   defaultSubvolume,
@@ -79,7 +83,7 @@ import {
 import { type CloneOptions, clone, type DedupeDestination, type DedupeRange, deduplicate } from './sharing.js'
 import { statfs } from './statfs.js'
 import { resetCommitStatistics, statistics } from './statistics.js'
-import { subvolume, subvolumes } from './subvolume-list.js'
+import { type SubvolumeListOptions, subvolume, subvolumes } from './subvolume-list.js'
 import {
   type DeleteManyOptions,
   deleteSubvolumes,
@@ -87,25 +91,19 @@ import {
   setReadonly,
   snapshotTree,
 } from './subvolume-trees.js'
-import { createSubvolume, deleteSubvolume, type InheritOptions, snapshot } from './subvolumes.js'
+import {
+  createSubvolume,
+  type DeleteOptions,
+  deleteSubvolume,
+  type InheritOptions,
+  type SnapshotOptions,
+  snapshot,
+} from './subvolumes.js'
 import { type TreeSearchOptions, treeSearch } from './tree-search.js'
 import { type TrimOptions, trim } from './trim.js'
-import type {
-  BalanceOptions,
-  CompressOptions,
-  DeleteOptions,
-  FileRef,
-  Filesystem,
-  ResumeOptions,
-  Root,
-  ScanOptions,
-  SnapshotOptions,
-  SubvolumeListOptions,
-  WalkOptions,
-} from './types.js'
 import { usage } from './usage.js'
 import { Volume } from './volume.js'
-import { walk } from './walk.js'
+import { type WalkOptions, walk } from './walk.js'
 
 export interface OpenOptions extends CallOptions {
   /** Refuse any other volume than this one. */

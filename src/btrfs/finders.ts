@@ -1,11 +1,10 @@
 /** Files of a tree that somebody looks for: scans, of which only a few rows become objects. */
 import * as v from 'valibot'
 import { BtrmindError, check, quote } from '../errors.js'
-import { copyOf, rowAt } from './batch.js'
+import { copyOf, type FileRow, rowAt, type ScanBatch } from './batch.js'
 import { pathArgument, scanOptions } from './options.js'
-import { checkScan, scanTree } from './scan.js'
+import { checkScan, type ScanOptions, scanTree } from './scan.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
-import type { FileRow, ScanBatch, ScanOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 type FindOptions = Omit<ScanOptions, 'batchSize' | 'sinceGeneration'>

@@ -2,8 +2,26 @@ import { check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions } from './options.js'
-import type { FilesystemInfo } from './types.js'
+
 import type { Volume } from './volume.js'
+
+/** FS_INFO. No privilege needed. */
+export interface FilesystemInfo {
+  readonly uuid: string
+  /** Differs from `uuid` after `btrfstune -m`. */
+  readonly metadataUuid: string
+  /** Devices that belong to the volume, the missing ones counted. */
+  readonly devices: number
+  readonly maxDeviceId: number
+  readonly nodeSizeBytes: number
+  readonly sectorSizeBytes: number
+  readonly cloneAlignmentBytes: number
+  /** The newest transaction, which may still be open: a commit shows once the next one begins. */
+  readonly generation: number | undefined
+  readonly checksum: 'crc32c' | 'xxhash64' | 'sha256' | 'blake2b' | undefined
+  /** Empty string when the volume has none. */
+  readonly label: string
+}
 
 const CHECKSUMS = ['crc32c', 'xxhash64', 'sha256', 'blake2b'] as const
 

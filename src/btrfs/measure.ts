@@ -1,6 +1,7 @@
 import { BtrfsError, check } from '../errors.js'
 import { native, SpacePart } from '../native.js'
 import type { CallOptions } from './call.js'
+import type { ExclusiveOperation } from './exclusive.js'
 import { callOptions } from './options.js'
 import {
   allocation,
@@ -13,8 +14,56 @@ import {
   unpack,
   utilisationPercent,
 } from './space.js'
-import type { DeviceErrors, Measurement } from './types.js'
+import type { DeviceErrors, Unavailable } from './types.js'
 import type { Volume } from './volume.js'
+
+/**
+ * Raw figures behind a monitor's sample, read in one hop. Logical bytes unless noted.
+ * Mixed block groups (`mkfs --mixed`) count as data.
+ */
+export interface Measurement {
+  /** Raw: sum of the devices. */
+  readonly deviceSizeBytes: number
+  /** Raw bytes in no block group. */
+  readonly unallocatedBytes: number
+  readonly dataUsedBytes: number
+  /** With what is not flushed yet; undefined where sysfs is not readable. */
+  readonly liveDataUsedBytes: number | undefined
+  readonly dataAllocatedBytes: number
+  readonly metadataUsedBytes: number
+  readonly metadataAllocatedBytes: number
+  readonly globalReserveBytes: number
+  /**
+   * Raw bytes of block groups on a seed device, which the figures above count in, as the kernel does; they can be
+   * neither written nor freed. 0 without a seed.
+   */
+  readonly seedBytes: number
+  /** (raw data used + raw metadata and system allocated) / device size, 0–100. A seed's are left out. */
+  readonly usedPercent: number
+  /** The same with `liveDataUsedBytes`; undefined with it. */
+  readonly liveUsedPercent: number | undefined
+  /**
+   * Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. With a seed an
+   * upper bound.
+   */
+  readonly metadataOverheadRatio: number
+  /** statfs bavail × block size: what an unprivileged writer may still use. */
+  readonly freeBytes: number
+  /**
+   * Share of sampled extents that do not follow on, on disk, from the extent before them in their file, 0–1
+   * (docs/fragmentation.md); undefined without CAP_SYS_ADMIN.
+   */
+  readonly fragmentationRatio: number | undefined
+  /** Summed over devices. */
+  readonly deviceErrors: DeviceErrors | undefined
+  readonly missingDevices: number
+  /** Devices that belong to the volume, the missing ones counted. */
+  readonly devices: number
+  /** Undefined if unreadable. */
+  readonly exclusiveOperation: ExclusiveOperation | undefined
+  readonly readOnly: boolean
+  readonly unavailable: readonly Unavailable[]
+}
 
 const PARTS =
   SpacePart.parityChunks |
@@ -36,11 +85,15 @@ export async function measure(volume: Volume, options?: CallOptions): Promise<Me
   const raw = await volume.call('measure', {}, check('measure', callOptions, options ?? {}), (t) =>
     native.space(t, volume.handle, PARTS),
   )
-  return measurementOf(unpack(raw), raw.exclusiveOperation, volume.path)
+  return measurementOf(unpack(raw), raw.exclusiveOperation as ExclusiveOperation | undefined, volume.path)
 }
 
 /** Pure. Internal: the simulator's figures come the same way. */
-export function measurementOf(reading: Reading, exclusiveOperation: string | undefined, path: string): Measurement {
+export function measurementOf(
+  reading: Reading,
+  exclusiveOperation: ExclusiveOperation | undefined,
+  path: string,
+): Measurement {
   const { devices } = reading
   const space = allocation(reading)
   if (!space.known) {

@@ -1,5 +1,12 @@
 import { BtrfsError } from '../errors.js'
 
+export interface ResumeOptions {
+  /** Cancels, as `cancel()` does. */
+  readonly signal?: AbortSignal | undefined
+  /** Between two readings of the progress when iterated. Default 1,000. */
+  readonly intervalMs?: number | undefined
+}
+
 /**
  * Work that may take hours: an async iterable of progress, with a result beside it. Not a thenable: awaiting the
  * operation itself would lose its progress. Breaking off the iteration stops the watching only; `await using` stops

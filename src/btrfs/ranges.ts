@@ -2,8 +2,7 @@
 import { availableParallelism } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
-import { toBatch } from './batch.js'
-import type { ScanBatch } from './types.js'
+import { type ScanBatch, toBatch } from './batch.js'
 import type { Volume } from './volume.js'
 
 const FIRST_INODE = 256

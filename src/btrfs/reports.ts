@@ -4,11 +4,10 @@ import * as v from 'valibot'
 import { type BtrfsError, check } from '../errors.js'
 import { type NativeNamed, type NativeTally, native } from '../native.js'
 import { directoryFor, topOf } from './directory.js'
-import { cancelled, LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
 import { checkScan, isTemporary, scanTree } from './scan.js'
 import { tree } from './subvolume-trees.js'
-import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface ReportOptions extends ResumeOptions {

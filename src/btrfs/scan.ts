@@ -2,15 +2,32 @@ import { randomUUID } from 'node:crypto'
 import { basename, join, relative } from 'node:path'
 import { check } from '../errors.js'
 import { type NativeFileCursor, type NativeTally, native } from '../native.js'
-import { batches } from './batch.js'
-import { directoryFor, topOf } from './directory.js'
+import { batches, type ScanBatch } from './batch.js'
+import { type Directory, directoryFor, topOf } from './directory.js'
 import { scanOptions } from './options.js'
 import { ranges } from './ranges.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
 import { deleteSubvolume, snapshot } from './subvolumes.js'
-import type { Directory, ScanBatch, ScanOptions } from './types.js'
 import type { Volume } from './volume.js'
 import { checkRoot } from './walk.js'
+
+export interface ScanOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Rows in a batch, about. Default 2,048: larger ones hold the event loop up for longer. */
+  readonly batchSize?: number | undefined
+  /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
+  readonly subvolume?: string | undefined
+  /** Only inodes changed in this transaction or later: after a snapshot, its `originGeneration` + 1. Default 0: all. */
+  readonly sinceGeneration?: number | undefined
+  /** Count extents and compressed bytes. Default false. */
+  readonly extents?: boolean | undefined
+  /** Also what of them is shared: an open and a FIEMAP for each file. Implies `extents`. Default false. */
+  readonly sharing?: boolean | undefined
+  /** One moment's view: of a read-only snapshot that is made before and deleted after. Default false. */
+  readonly consistent?: boolean | undefined
+  /** Sync the volume first: what is not committed is not in its trees. Default true. */
+  readonly sync?: boolean | undefined
+}
 
 /**
  * Every inode of a subvolume, read from its tree: several times quicker than a walk, and only what changed where

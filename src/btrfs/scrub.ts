@@ -2,9 +2,8 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { BtrfsError, check } from '../errors.js'
 import { native } from '../native.js'
 import { devices } from './devices.js'
-import { LongOperation, type Operation } from './operation.js'
+import { LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { scrubOptions } from './options.js'
-import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface ScrubOptions extends ResumeOptions {

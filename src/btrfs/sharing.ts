@@ -4,9 +4,8 @@ import { check } from '../errors.js'
 import type { NativeDeduplicated } from '../native/extents.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { cancelled, LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { callOptions, pathArgument, resumeOptions, whole } from './options.js'
-import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface DedupeRange {

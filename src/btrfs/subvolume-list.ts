@@ -4,8 +4,40 @@ import { type NativeSubvolumes, native } from '../native.js'
 import type { CallOptions } from './call.js'
 import { callOptions, listOptions, pathArgument, subvolumeId } from './options.js'
 import { Rows } from './rows.js'
-import type { Subvolume, SubvolumeListOptions } from './types.js'
+
 import type { Volume } from './volume.js'
+
+export interface Subvolume {
+  readonly id: number
+  /** From the top of the volume (id 5), without a leading slash; '' for the top itself. */
+  readonly path: string
+  /** The subvolume that it lies in, and the inode of the directory there. Undefined for the top of the volume. */
+  readonly parentId: number | undefined
+  readonly directoryInode: number | undefined
+  readonly uuid: string | undefined
+  readonly parentUuid: string | undefined
+  readonly receivedUuid: string | undefined
+  /** The transaction that last wrote it, that made it, and that last changed something in it. */
+  readonly generation: number
+  readonly originGeneration: number
+  readonly changedGeneration: number
+  readonly readonly: boolean
+  readonly createdAt: Date
+  readonly changedAt: Date
+  /**
+   * Of a subvolume that was received: the generation that it had where it was sent, when it was sent (btrfs receive
+   * leaves that out), and when it came.
+   */
+  readonly sentGeneration: number | undefined
+  readonly receivedGeneration: number | undefined
+  readonly sentAt: Date | undefined
+  readonly receivedAt: Date | undefined
+}
+
+export interface SubvolumeListOptions extends CallOptions {
+  /** Only those beneath this directory, at any depth and not itself; default: all that the caller may see. */
+  readonly below?: string
+}
 
 /**
  * Lists subvolumes and snapshots, top-down; the top of the volume (id 5) is not among them. One hop for the whole list.

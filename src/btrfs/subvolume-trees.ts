@@ -6,11 +6,10 @@ import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
-import { cancelled, LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { callOptions, pathArgument, resumeOptions, snapshotOptions } from './options.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
-import { deleteSubvolume, snapshot } from './subvolumes.js'
-import type { ResumeOptions, SnapshotOptions } from './types.js'
+import { deleteSubvolume, type SnapshotOptions, snapshot } from './subvolumes.js'
 import type { Volume } from './volume.js'
 
 export interface SetReadonlyOptions extends CallOptions {

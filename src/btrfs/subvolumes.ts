@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
+import type { DirectoryRef } from './directory.js'
 import {
   createOptions,
   deleteOptions,
@@ -10,9 +11,21 @@ import {
   qgroupParts,
   subvolumeId,
 } from './options.js'
-import type { DeleteOptions, SnapshotOptions } from './types.js'
 import type { Volume } from './volume.js'
 import { seen } from './walk.js'
+
+export interface SnapshotOptions extends CallOptions {
+  readonly readonly?: boolean
+}
+
+export interface DeleteOptions extends CallOptions {
+  /** Resolve only when the cleaner is done and the counters show it. Default false. */
+  readonly waitUntilFreed?: boolean
+  /** Delete it only if its id is this one. */
+  readonly id?: number | undefined
+  /** Delete it only if the directory that holds it is this one. */
+  readonly parent?: DirectoryRef | undefined
+}
 
 export interface InheritOptions {
   /**

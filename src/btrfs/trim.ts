@@ -2,9 +2,8 @@
 import * as v from 'valibot'
 import { check } from '../errors.js'
 import { native } from '../native.js'
-import { cancelled, LongOperation, type Operation } from './operation.js'
+import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { resumeOptions, whole } from './options.js'
-import type { ResumeOptions } from './types.js'
 import type { Volume } from './volume.js'
 
 export interface TrimOptions extends ResumeOptions {

@@ -14,8 +14,58 @@ import {
   unpack,
   utilisationPercent,
 } from './space.js'
-import type { BlockGroupUsage, DeviceBytes, Unavailable, Usage } from './types.js'
+import type { BlockGroupType, Profile, Unavailable } from './types.js'
 import type { Volume } from './volume.js'
+
+export interface DeviceBytes {
+  readonly devid: number
+  readonly path: string | undefined
+  readonly sizeBytes: number
+}
+
+export interface BlockGroupUsage {
+  readonly type: BlockGroupType
+  readonly profile: Profile
+  /** Logical bytes (before copies and parity). */
+  readonly sizeBytes: number
+  readonly usedBytes: number
+  /** Raw bytes on each device that has any; undefined without CAP_SYS_ADMIN. */
+  readonly devices: readonly DeviceBytes[] | undefined
+}
+
+/**
+ * Every figure of `btrfs filesystem usage -b`, and `live`. Bytes are raw (copies and parity counted) unless noted.
+ * Without CAP_SYS_ADMIN the stripes of RAID5 and RAID6 are unknown, and what rests on them is undefined; so are the
+ * ratio and the estimates of a volume that has no data block group (yet).
+ */
+export interface Usage {
+  readonly deviceSizeBytes: number
+  readonly deviceAllocatedBytes: number
+  readonly deviceUnallocatedBytes: number
+  /** Size of the devices that are missing. */
+  readonly deviceMissingBytes: number
+  /** Parts of the devices that the filesystem was not grown into; undefined when one's size cannot be read. */
+  readonly deviceSlackBytes: number | undefined
+  readonly usedBytes: number | undefined
+  /** Logical: unused data block groups, and all that is unallocated at the data ratio. */
+  readonly freeEstimatedBytes: number | undefined
+  /** Logical: the same, with what is unallocated at the worst ratio in use. */
+  readonly freeEstimatedMinBytes: number | undefined
+  /** statfs bavail × block size. */
+  readonly freeStatfsBytes: number
+  /** Raw bytes for one byte of data, over the data block groups there are. */
+  readonly dataRatio: number | undefined
+  readonly metadataRatio: number | undefined
+  readonly globalReserveBytes: number
+  readonly globalReserveUsedBytes: number
+  /** Some type has block groups of more than one profile: an unfinished conversion. */
+  readonly multipleProfiles: boolean
+  readonly blockGroups: readonly BlockGroupUsage[]
+  readonly unallocated: readonly DeviceBytes[]
+  /** Counts data that is not flushed yet (logical bytes); undefined where sysfs is not readable. */
+  readonly live: { readonly dataUsedBytes: number; readonly usedPercent: number } | undefined
+  readonly unavailable: readonly Unavailable[]
+}
 
 const PARTS = SpacePart.chunks | SpacePart.live | SpacePart.blockDevices
 

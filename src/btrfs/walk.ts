@@ -1,9 +1,15 @@
 import { check } from '../errors.js'
 import { type NativeRoot, native } from '../native.js'
-import { batches } from './batch.js'
+import { batches, type FileBatch } from './batch.js'
+import type { DirectoryRef, Root } from './directory.js'
 import { rootArgument, walkOptions } from './options.js'
-import type { DirectoryRef, FileBatch, Root, WalkOptions } from './types.js'
 import type { Volume } from './volume.js'
+
+export interface WalkOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Rows in a batch, at most. Default 1,024. */
+  readonly batchSize?: number | undefined
+}
 
 /** A root as the addon takes it. Internal. */
 export function checkRoot(operation: string, root: Root): NativeRoot {

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { resolve } from 'node:path'
+import type { FileRow } from '../btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
-import type { FileRow } from '../btrfs/types.js'
 import { type Io, printable } from './output.js'
 
 interface Form {

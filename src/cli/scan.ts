@@ -1,7 +1,7 @@
 import { once } from 'node:events'
-import { rows } from '../btrfs/batch.js'
+import { type FileRow, rows } from '../btrfs/batch.js'
 import { openFilesystem } from '../btrfs/filesystem.js'
-import type { FileRow, ScanOptions } from '../btrfs/types.js'
+import type { ScanOptions } from '../btrfs/scan.js'
 import { formatBytes } from '../units.js'
 import { type Io, table } from './output.js'
 

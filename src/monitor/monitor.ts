@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as v from 'valibot'
-import type { Filesystem } from '../btrfs/types.js'
+import type { Filesystem } from '../btrfs/interface.js'
 import { type Clock, systemClock } from '../clock.js'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { DAY_MS, HOUR_MS } from '../units.js'

@@ -1,4 +1,7 @@
-import type { DeviceErrors, Measurement, Statfs, Unavailable } from '../btrfs/types.js'
+import type { ExclusiveOperation } from '../btrfs/exclusive.js'
+import type { Measurement } from '../btrfs/measure.js'
+import type { Statfs } from '../btrfs/statfs.js'
+import type { DeviceErrors, Unavailable } from '../btrfs/types.js'
 
 /**
  * One reading of a volume. What could not be had is undefined and listed in `unavailable` with its reason.
@@ -36,8 +39,8 @@ export interface Sample {
   readonly missingDevices?: number | undefined
   /** Devices of the volume, the missing ones counted (M). */
   readonly devices?: number | undefined
-  /** 'none', or what holds the volume's exclusive lock: 'balance', 'balance paused' … (M). */
-  readonly exclusiveOperation?: string | undefined
+  /** What holds the volume's exclusive lock, or 'none' (M). */
+  readonly exclusiveOperation?: ExclusiveOperation | undefined
   readonly readOnly?: boolean | undefined
   /** MB (10^6 bytes) an hour, positive when space becomes free: least squares of `freeBytes` over the last hour (T). */
   readonly freeDeltaMBPerHour?: number | undefined

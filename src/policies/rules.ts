@@ -1,6 +1,5 @@
 import * as v from 'valibot'
-import type { ActionName } from '../actions/table.js'
-import { actionId } from '../actions/table.js'
+import { type ActionName, actionId } from '../actions/table.js'
 import { check } from '../errors.js'
 import { utilisationPercent } from '../monitor/sample.js'
 import type { Decision, DecisionContext, Policy } from './policy.js'

@@ -1,8 +1,14 @@
 /** Balance, one block group at a time, newest first as the kernel goes. */
 
-import { chosen, passes } from '../btrfs/balance-filters.js'
+import {
+  type BalanceProgress,
+  type BalanceSelection,
+  type BalanceStatus,
+  chosen,
+  passes,
+} from '../btrfs/balance-filters.js'
 import { PROFILE_RULES } from '../btrfs/chunk-allocator.js'
-import type { BalanceProgress, BalanceSelection, BalanceStatus, BlockGroupType } from '../btrfs/types.js'
+import type { BlockGroupType } from '../btrfs/types.js'
 import type { BlockGroup } from './blockgroup.js'
 import { failure } from './failure.js'
 import type { SimulatedVolume } from './volume.js'

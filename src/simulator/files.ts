@@ -1,15 +1,8 @@
 /** What of the interface is about files: walking, and acting on those that still are what was seen. */
-import type {
-  Compressed,
-  FileBatch,
-  FileExtentsOutcome,
-  FileFailure,
-  FileOutcome,
-  FileRef,
-  RatioOutcome,
-  Root,
-  Skipped,
-} from '../btrfs/types.js'
+
+import type { FileBatch, FileRef, Skipped } from '../btrfs/batch.js'
+import type { Root } from '../btrfs/directory.js'
+import type { Compressed, FileExtentsOutcome, FileFailure, FileOutcome, RatioOutcome } from '../btrfs/files.js'
 import { BtrfsError } from '../errors.js'
 import { SECTOR_BYTES } from './chunks.js'
 import { type Found, findRoot, isShared } from './paths.js'

@@ -1,9 +1,21 @@
 import { dirname, resolve } from 'node:path'
-import { checkBalance, countersOf } from '../btrfs/balance-filters.js'
+import {
+  type BalanceOptions,
+  type BalanceProgress,
+  type BalanceStatus,
+  checkBalance,
+  countersOf,
+} from '../btrfs/balance-filters.js'
+import type { FileBatch, FileRef } from '../btrfs/batch.js'
 import type { CallOptions } from '../btrfs/call.js'
-import { deviceOf } from '../btrfs/devices.js'
-import { measurementOf } from '../btrfs/measure.js'
-import { LongOperation, type Operation } from '../btrfs/operation.js'
+import { type Device, deviceOf } from '../btrfs/devices.js'
+import type { Directory, Root } from '../btrfs/directory.js'
+import type { ExclusiveOperation } from '../btrfs/exclusive.js'
+import type { Compressed, CompressOptions, FileExtentsOutcome, FileOutcome, RatioOutcome } from '../btrfs/files.js'
+import type { FilesystemInfo } from '../btrfs/info.js'
+import type { Filesystem } from '../btrfs/interface.js'
+import { type Measurement, measurementOf } from '../btrfs/measure.js'
+import { LongOperation, type Operation, type ResumeOptions } from '../btrfs/operation.js'
 import {
   callOptions,
   compressOptions,
@@ -16,33 +28,11 @@ import {
   snapshotOptions,
   walkOptions,
 } from '../btrfs/options.js'
-import type {
-  BalanceOptions,
-  BalanceProgress,
-  BalanceStatus,
-  Compressed,
-  CompressOptions,
-  DeleteOptions,
-  Device,
-  Directory,
-  FileBatch,
-  FileExtentsOutcome,
-  FileOutcome,
-  FileRef,
-  Filesystem,
-  FilesystemInfo,
-  Measurement,
-  RatioOutcome,
-  ResumeOptions,
-  Root,
-  SnapshotOptions,
-  Statfs,
-  Subvolume,
-  SubvolumeListOptions,
-  Usage,
-  WalkOptions,
-} from '../btrfs/types.js'
-import { usageOf } from '../btrfs/usage.js'
+import type { Statfs } from '../btrfs/statfs.js'
+import type { Subvolume, SubvolumeListOptions } from '../btrfs/subvolume-list.js'
+import type { DeleteOptions, SnapshotOptions } from '../btrfs/subvolumes.js'
+import { type Usage, usageOf } from '../btrfs/usage.js'
+import type { WalkOptions } from '../btrfs/walk.js'
 import { check } from '../errors.js'
 import { SimulatedBalance } from './balance.js'
 import { NODE_BYTES, SECTOR_BYTES } from './chunks.js'
@@ -278,7 +268,7 @@ export class SimulatedFilesystem implements Filesystem {
   #resolve(what: string, path: string): string {
     return resolve(this.path, check(what, pathArgument, path))
   }
-  #exclusive(): string {
+  #exclusive(): ExclusiveOperation {
     const state = this.#balance?.status?.state
     return state === undefined ? 'none' : state === 'running' ? 'balance' : 'balance paused'
   }

@@ -1,5 +1,5 @@
 /** From a path to what it names, through subvolumes and, where asked, symlinks. */
-import type { Root } from '../btrfs/types.js'
+import type { Root } from '../btrfs/directory.js'
 import { failure } from './failure.js'
 import { type DirectoryNode, key, type Node, type SubvolumeRecord } from './tree.js'
 

@@ -1,7 +1,7 @@
 /** A deletion that takes longer than the step: gone, or not known. */
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { Executor } from '../../src/actions/executor.js'
-import type { Filesystem } from '../../src/btrfs/types.js'
+import type { Filesystem } from '../../src/btrfs/interface.js'
 import { BtrfsError } from '../../src/errors.js'
 import { readingOf } from '../../src/monitor/sample.js'
 import { type ActionBench, simulatedBench } from './bench.js'

@@ -3,9 +3,14 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { chosen } from '../../src/btrfs/balance-filters.js'
+import {
+  type BalanceFilters,
+  type BalanceProgress,
+  type BalanceSelection,
+  chosen,
+} from '../../src/btrfs/balance-filters.js'
 import type { BlockGroup } from '../../src/btrfs/inspect.js'
-import type { BalanceFilters, BalanceProgress, BalanceSelection, Profile } from '../../src/btrfs/types.js'
+import type { Profile } from '../../src/btrfs/types.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { useVolume } from '../helpers/use-volume.js'

@@ -1,6 +1,6 @@
 import { linkSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { describe, expect, it, vi } from 'vitest'
-import type { FileRow } from '../../src/btrfs/types.js'
+import type { FileRow } from '../../src/btrfs/batch.js'
 import { createRandom } from '../../src/random.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'

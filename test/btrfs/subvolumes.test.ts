@@ -15,7 +15,7 @@ import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { Subvolume } from '../../src/btrfs/types.js'
+import type { Subvolume } from '../../src/btrfs/subvolume-list.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
-import type { Subvolume } from '../../src/btrfs/types.js'
+import type { Subvolume } from '../../src/btrfs/subvolume-list.js'
 import { formatBytes } from '../../src/units.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, makeVolume, run } from '../helpers/volume.js'

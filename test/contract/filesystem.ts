@@ -1,7 +1,10 @@
 /** What the upper layers rely on, of any filesystem: one suite for the kernel and for the simulator. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { fileRef } from '../../src/btrfs/batch.js'
-import type { FileRef, Filesystem, Measurement, Root, Subvolume } from '../../src/btrfs/types.js'
+import { type FileRef, fileRef } from '../../src/btrfs/batch.js'
+import type { Root } from '../../src/btrfs/directory.js'
+import type { Filesystem } from '../../src/btrfs/interface.js'
+import type { Measurement } from '../../src/btrfs/measure.js'
+import type { Subvolume } from '../../src/btrfs/subvolume-list.js'
 import { BtrfsError } from '../../src/errors.js'
 import { DAY_MS, MIB } from '../../src/units.js'
 

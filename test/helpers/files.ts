@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
-import { fileRef } from '../../src/btrfs/batch.js'
+import { type FileRef, fileRef } from '../../src/btrfs/batch.js'
+import type { Root } from '../../src/btrfs/directory.js'
 import type { KernelFilesystem } from '../../src/btrfs/filesystem.js'
-import type { FileRef, Root } from '../../src/btrfs/types.js'
 import { createRandom } from '../../src/random.js'
 import { run } from './volume.js'
 

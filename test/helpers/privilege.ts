@@ -1,10 +1,9 @@
 /** One legitimate call of everything that the package can do, on a volume that privilege.test.ts laid out. */
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { fileRef, rows } from '../../src/btrfs/batch.js'
+import { type FileBatch, fileRef, rows } from '../../src/btrfs/batch.js'
 import { devicesReady, forgetDevice, scanDevice } from '../../src/btrfs/devices.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { FileBatch } from '../../src/btrfs/types.js'
 import { formatBytes } from '../../src/units.js'
 
 export interface Case {

@@ -1,7 +1,7 @@
 /** Started by scan.test.ts: becomes nobody, scans the directory given, prints what came of it. */
 import { rows } from '../../src/btrfs/batch.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { ScanOptions } from '../../src/btrfs/types.js'
+import type { ScanOptions } from '../../src/btrfs/scan.js'
 
 process.setgroups?.([])
 process.setgid?.(65_534)

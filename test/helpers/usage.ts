@@ -1,5 +1,5 @@
 /** `btrfs filesystem usage -b`, parsed whole: a line that is not understood is an error, so that no figure escapes. */
-import type { Usage } from '../../src/btrfs/types.js'
+import type { Usage } from '../../src/btrfs/usage.js'
 
 export interface ProgsUsage {
   overall: Record<string, string>

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { CallOptions } from '../../src/btrfs/call.js'
-import type { Measurement, Statfs } from '../../src/btrfs/types.js'
+import type { Measurement } from '../../src/btrfs/measure.js'
+import type { Statfs } from '../../src/btrfs/statfs.js'
 import type { Clock } from '../../src/clock.js'
 import { BtrfsError } from '../../src/errors.js'
 import type { Watched } from '../../src/monitor/monitor.js'

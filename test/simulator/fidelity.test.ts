@@ -1,6 +1,6 @@
 /** The same script on a real volume of 1 GiB and on a simulated one. docs/simulator.md states what is measured here. */
 import { beforeAll, describe, expect, it } from 'vitest'
-import type { Measurement } from '../../src/btrfs/types.js'
+import type { Measurement } from '../../src/btrfs/measure.js'
 import { KIB, MIB } from '../../src/units.js'
 import { kernelBench, simulatorBench } from '../contract/benches.js'
 import { type Bench, refusal, rows } from '../contract/filesystem.js'

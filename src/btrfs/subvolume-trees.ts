@@ -141,11 +141,12 @@ export interface DeleteManyOptions extends ResumeOptions {
   readonly waitUntilFreed?: boolean | undefined
 }
 export interface DeleteProgress {
+  /** With those that could not be found. */
   readonly planned: number
   readonly deleted: number
   /** Of those, done with by the cleaner. */
   readonly freed: number
-  /** What was left alone and why; the others went on. */
+  /** What was left alone, or not found, and why; the others went on. */
   readonly failures: readonly { readonly path: string; readonly error: Error }[]
 }
 const deleteManyOptions = v.strictObject({
@@ -160,9 +161,8 @@ const deleteManyOptions = v.strictObject({
  * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN, or without `waitUntilFreed` the mount option user_subvol_rm_allowed ·
  * seconds to hours. cancel(), an aborted signal and close() stop it before the next one; what was deleted stays so.
  * @param paths absolute, or relative to the filesystem's path
- * @returns an operation; its `result` has what could not be deleted in `failures`, and rejects with BtrfsError ECANCELED
- * with the same in `progress`, EPERM (it may not wait: nothing was deleted), or as subvolume() and subvolumes() when one
- * cannot be found
+ * @returns an operation; its `result` has what could not be found or deleted in `failures`, and rejects with BtrfsError
+ * ECANCELED with the same in `progress`, or EPERM (it may not wait: nothing was deleted)
  * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
  * @example
  * const gone = fs.deleteSubvolumes(['snapshots/1', 'snapshots/2'], { recursive: true, perSecond: 10 })
@@ -187,11 +187,15 @@ export function deleteSubvolumes(
   const work = async (own: Volume, stop: AbortSignal) => {
     const all = new Map<number, Member>()
     for (const path of targets) {
-      const found = await tree(own, path, {}, how.recursive)
+      try {
+        const found = await tree(own, path, {}, how.recursive)
+        for (const member of found.reverse()) all.set(member.id, member)
+      } catch (error) {
+        failures.push({ path, error: error as Error })
+      }
       stopHere(stop)
-      for (const member of found.reverse()) all.set(member.id, member)
     }
-    planned = all.size
+    planned = all.size + failures.length
     // Whether it may wait is known before anything is gone.
     if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
     /** Nothing can be taken out of a read-only one: these were made writable, being about to go themselves. */

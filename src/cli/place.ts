@@ -1,15 +1,31 @@
 import { lstat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { getSystemErrorMap } from 'node:util'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import { BtrfsError } from '../errors.js'
 import type { Io } from './output.js'
 
 /** The volume that a file or directory is on, and its absolute path. A symlink is not followed. */
 export async function openVolumeOf(io: Io, path: string): Promise<{ fs: KernelFilesystem; target: string }> {
   const target = resolve(path)
-  // What is not there is told by the call itself.
-  const isDirectory = await lstat(target).then(
-    (stat) => stat.isDirectory(),
+  // What is not there fails as what it is.
+  const isFile = await lstat(target).then(
+    (stat) => !stat.isDirectory(),
     () => false,
   )
-  return { fs: await openFilesystem(isDirectory ? target : dirname(target), { signal: io.signal }), target }
+  return { fs: await (isFile ? openAbove(io, target) : openFilesystem(target, { signal: io.signal })), target }
+}
+
+/** The volume of the directory that holds `target`; the error names what was asked for. */
+export async function openAbove(io: Io, target: string): Promise<KernelFilesystem> {
+  const directory = dirname(target)
+  try {
+    return await openFilesystem(directory, { signal: io.signal })
+  } catch (error) {
+    if (!(error instanceof BtrfsError)) throw error
+    const { operation, code, errno } = error
+    const text = getSystemErrorMap().get(errno)?.[1] ?? code
+    const hint = code === 'ENOENT' ? `there is no directory '${directory}'` : error.hint
+    throw new BtrfsError(operation, { code, errno, text, ...(hint === undefined ? {} : { hint }) }, { path: target })
+  }
 }

@@ -1,9 +1,10 @@
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import type { DeleteProgress } from '../btrfs/subvolume-trees.js'
 import { type BtrfsError, BtrmindError } from '../errors.js'
 import { followUntilStopped } from './follow.js'
 import { type Io, paint, printJson } from './output.js'
+import { openAbove } from './place.js'
 
 interface Json {
   readonly json?: boolean
@@ -11,7 +12,7 @@ interface Json {
 
 export async function create(io: Io, path: string, options: Json & { inherit?: string[] }): Promise<void> {
   const target = resolve(path)
-  await using fs = await openFilesystem(dirname(target), { signal: io.signal })
+  await using fs = await openAbove(io, target)
   await fs.createSubvolume(target, { inherit: options.inherit, signal: io.signal })
   await tell(io, fs, target, options)
 }
@@ -56,7 +57,7 @@ export async function remove(
     return true
   }
   const targets = paths.map((path) => resolve(path))
-  await using fs = await openFilesystem(dirname(targets[0]!), { signal: io.signal })
+  await using fs = await openAny(io, targets)
   const deletion = fs.deleteSubvolumes(targets, { recursive, perSecond, waitUntilFreed: wait, signal: io.signal })
   const line = ({ deleted, planned, freed }: DeleteProgress) => `${deleted} of ${planned} deleted, ${freed} freed`
   const { last: done } = await followUntilStopped(io, deletion, line, 'deleted', { json })
@@ -76,6 +77,17 @@ export async function remove(
     io.stdout.write(`${counts.deleted} of ${counts.planned} deleted${stopped}\n`)
   }
   return failures.length === 0
+}
+
+/** One whose directory is not there must not keep the others. */
+async function openAny(io: Io, [target, ...others]: readonly string[]): Promise<KernelFilesystem> {
+  try {
+    return await openAbove(io, target!)
+  } catch (error) {
+    const next = others.length === 0 ? undefined : await openAny(io, others).catch(() => undefined)
+    if (next === undefined) throw error
+    return next
+  }
 }
 
 export async function show(io: Io, path: string, { json }: Json): Promise<void> {

@@ -93,8 +93,15 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     } finally {
       run('umount', mount)
     }
-    await expect(fs.deleteSubvolumes(['a', 'nowhere']).result).rejects.toMatchObject({ code: 'ENOENT' })
-    expect(existsSync(at('a'))).toBe(true)
+    await fs.createSubvolume('last')
+    const missing = await fs.deleteSubvolumes(['nowhere', 'a', '/', 'last']).result
+    expect(missing).toMatchObject({ planned: 4, deleted: 1 })
+    expect(missing.failures).toMatchObject([
+      { path: at('nowhere'), error: { code: 'ENOENT' } },
+      { path: '/', error: { code: 'BTRMIND_ERR_WRONG_VOLUME' } },
+      { path: at('a'), error: { code: 'ENOTEMPTY' } },
+    ])
+    expect([existsSync(at('a')), existsSync(at('last'))]).toEqual([true, false])
   })
 
   it('is paced, and stops when told to', async () => {

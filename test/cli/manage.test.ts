@@ -73,6 +73,18 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(gone).toMatchObject({ code: 0, out: '5 of 5 deleted\n', err: expect.stringMatching(/\d of \d deleted/) })
     expect(run('btrfs', 'subvolume', 'list', volume.path)).toBe('')
     expect((await badly('subvolume', 'delete', at('nowhere'))).err).toContain('ENOENT')
+    // What is not there does not keep the others, wherever it would be.
+    for (const name of ['a', 'b', 'c']) await fs.createSubvolume(name)
+    const some = await badly('subvolume', 'delete', '/nowhere/at/all', at('a'), at('nowhere'), at('b'))
+    expect(some).toMatchObject({ code: 1, out: '2 of 4 deleted\n' })
+    expect(some.err).toMatch(/^btrmind|^\/nowhere\/at\/all: ENOENT/m)
+    expect(some.err).toContain(`${at('nowhere')}: ENOENT`)
+    const toldOf = await badly('subvolume', 'delete', at('c'), at('nowhere'), '--json')
+    expect([toldOf.code, JSON.parse(toldOf.out)]).toMatchObject([
+      1,
+      { planned: 2, deleted: 1, failures: [{ path: at('nowhere'), error: { code: 'ENOENT' } }] },
+    ])
+    expect(listed()).toEqual([''])
 
     await fs.createSubvolume('numbered')
     await fs.createSubvolume('kept')

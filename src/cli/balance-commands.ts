@@ -28,9 +28,12 @@ export function addBalanceCommands(root: Command, io: Io, failed: () => void): v
       'after',
       `
 Ctrl-C cancels after the block group that it is at, and leaves nothing behind: what was moved stays moved. To go on
-later with the same filters, balance pause from another terminal; it then holds the volume until resume or cancel.`,
+later with the same filters, balance pause from another terminal; it then holds the volume until resume or cancel.
+Exit code 1 when another process cancelled or paused it, 130 after Ctrl-C.`,
     )
-    .action(async (path: string, options) => (await import('./balance.js')).start(io, path, options))
+    .action(async (path: string, options) => {
+      if (!(await (await import('./balance.js')).start(io, path, options))) failed()
+    })
   withTypes(balance.command('plan').description('what start would take, move and give back; nothing is done'))
     .addHelpText('after', '\nExit code 1 when it does not fit.')
     .action(async (path: string, options) => {
@@ -42,9 +45,9 @@ later with the same filters, balance pause from another terminal; it then holds 
       .description(description)
       .argument('<path>', 'any directory on the volume')
       .option('--json', json)
-      .action(async (path: string, options: { json?: boolean }) =>
-        (await import('./balance.js'))[name](io, path, options),
-      )
+      .action(async (path: string, options: { json?: boolean }) => {
+        if ((await (await import('./balance.js'))[name](io, path, options)) === false) failed()
+      })
   simple('status', 'whether one runs or is paused, whoever started it', 'one JSON document; null when there is none')
   simple('pause', 'pause the one that runs, also another process’s', 'one JSON document: its status then')
   simple('cancel', 'stop the one that runs or is paused', 'null')
@@ -62,5 +65,7 @@ later with the same filters, balance pause from another terminal; it then holds 
       'after',
       '\nIt ends by itself where nothing is to be gained. Ctrl-C stops it after the block group that it is at; what was moved stays moved.',
     )
-    .action(async (path: string, options) => (await import('./reclaim.js')).reclaim(io, path, options))
+    .action(async (path: string, options) => {
+      if (!(await (await import('./reclaim.js')).reclaim(io, path, options))) failed()
+    })
 }

@@ -22,6 +22,7 @@ export function parseFilters(text: string | true | undefined): BalanceFilters | 
   if (text === undefined) return undefined
   const out: Record<string, unknown> = {}
   if (text === true) return out
+  const named = new Map<string, string>()
   for (const item of text.split(',')) {
     const [, name = '', value] = /^([^=]*)(?:=(.*))?$/.exec(item) ?? []
     const read = READERS[name]
@@ -29,6 +30,13 @@ export function parseFilters(text: string | true | undefined): BalanceFilters | 
       const hint = nearest(name, Object.keys(READERS))
       throw new BtrmindError('BTRMIND_ERR_OPTION', `unknown filter ${quote(name)}`, { hint })
     }
+    const before = named.get(name)
+    if (before !== undefined)
+      throw new BtrmindError(
+        'BTRMIND_ERR_ARGUMENT',
+        `filter ${quote(name)} is named twice: ${quote(before)}, ${quote(item)}`,
+      )
+    named.set(name, item)
     Object.assign(out, read(value ?? '', item))
   }
   return out
@@ -71,25 +79,34 @@ const selected = ({ data, metadata, system, force }: BalanceCommand): BalanceSel
   force,
 })
 
-export async function start(io: Io, path: string, command: BalanceCommand): Promise<void> {
+/** @returns whether nobody else cut it short */
+export async function start(io: Io, path: string, command: BalanceCommand): Promise<boolean> {
   const selection = selected(command)
   await using fs = await openFilesystem(path, { signal: io.signal })
-  await follow(io, fs.balance({ ...selection, signal: io.signal }), command)
+  return await follow(io, fs.balance({ ...selection, signal: io.signal }), command)
 }
 
-export async function resume(io: Io, path: string, command: Json): Promise<void> {
+/** @returns as start() */
+export async function resume(io: Io, path: string, command: Json): Promise<boolean> {
   await using fs = await openFilesystem(path, { signal: io.signal })
-  await follow(io, fs.resumeBalance({ signal: io.signal }), command)
+  return await follow(io, fs.resumeBalance({ signal: io.signal }), command)
 }
 
-async function follow(io: Io, operation: Operation<BalanceProgress, BalanceProgress>, { json }: Json): Promise<void> {
+async function follow(
+  io: Io,
+  operation: Operation<BalanceProgress, BalanceProgress>,
+  { json }: Json,
+): Promise<boolean> {
   const startMs = performance.now()
   const timed = (progress: BalanceProgress) => line(progress, performance.now() - startMs)
   const { last, cut } = await followUntilStopped(io, operation, timed, 'completed', { json })
-  if (json) return printJson(io, last)
   const { completed, expected, considered } = last
-  io.stdout.write(`${completed} of ${expected} block groups moved, ${considered} looked at\n`)
-  if (cut) io.stdout.write('stopped: cancelled or paused (see balance status); what was moved stays moved\n')
+  if (json) printJson(io, last)
+  else io.stdout.write(`${completed} of ${expected} block groups moved, ${considered} looked at\n`)
+  if (cut === undefined || json) return cut !== 'elsewhere'
+  const by = cut === 'here' ? 'cancelled' : 'another process cancelled or paused it (see balance status)'
+  io.stdout.write(`stopped: ${by}; what was moved stays moved\n`)
+  return cut === 'here'
 }
 
 function line({ expected, completed }: BalanceProgress, elapsedMs: number): string {

@@ -36,7 +36,7 @@ export async function defragment(io: Io, path: string, command: DefragmentComman
   const work = fs.defragment(target, { ...options, intervalMs: 200 })
   const { last, cut } = await followUntilStopped(io, work, line, 'files', { json })
   if (json) printJson(io, last)
-  else show(io, last, cut)
+  else show(io, last, cut !== undefined)
 }
 
 function line({ bytes, totalBytes, files, path = '' }: DefragmentProgress): string {

@@ -2,9 +2,9 @@
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import type { FileExtent } from '../btrfs/extents.js'
-import type { DeduplicateProgress } from '../btrfs/sharing.js'
+import type { DeduplicateProgress, DeduplicateStopped } from '../btrfs/sharing.js'
 import { formatBytes } from '../units.js'
-import { follow } from './follow.js'
+import { followUntilStopped } from './follow.js'
 import { bar, type Io, paint, printJson, table } from './output.js'
 import { openVolumeOf } from './place.js'
 
@@ -58,7 +58,7 @@ export interface DeduplicateCommand {
   readonly destinationStart?: number
 }
 
-/** @returns whether none failed; a difference is no failure */
+/** @returns whether none failed; that one differs, or was not come to, is no failure */
 export async function deduplicate(
   io: Io,
   source: string,
@@ -70,17 +70,19 @@ export async function deduplicate(
   const to = destinations.map((path) => ({ path: resolve(path), startBytes: destinationStart }))
   const range = { startBytes: start, lengthBytes: length }
   const work = fs.deduplicate(target, range, to, { signal: io.signal, intervalMs: 200 })
-  const outcomes = await follow(io, work, compared, { json })
+  const { last, cut } = await followUntilStopped(io, work, compared, 'doneBytes', { json })
+  const outcomes = Array.isArray(last) ? last : (last as DeduplicateStopped).outcomes
   if (json) printJson(io, outcomes)
   else {
     const rows = outcomes.map(({ path, outcome, dedupedBytes, code, hint }) => [
-      code === undefined ? outcome : code,
+      code === 'ECANCELED' ? 'stopped' : (code ?? outcome),
       formatBytes(dedupedBytes),
       hint === undefined ? path : `${path}: ${hint}`,
     ])
     io.stdout.write(table(['outcome', 'deduplicated', 'path'], rows, [1]))
+    if (cut) io.stdout.write('stopped; what is shared by now stays shared\n')
   }
-  return outcomes.every(({ outcome }) => outcome !== 'failed')
+  return outcomes.every(({ outcome, code }) => outcome !== 'failed' || code === 'ECANCELED')
 }
 
 function compared({ doneBytes, totalBytes, dedupedBytes }: DeduplicateProgress): string {

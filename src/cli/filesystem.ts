@@ -2,7 +2,7 @@ import { openFilesystem } from '../btrfs/filesystem.js'
 import type { TrimProgress } from '../btrfs/trim.js'
 import type { BlockGroupType, Unavailable } from '../btrfs/types.js'
 import { formatBytes } from '../units.js'
-import { follow } from './follow.js'
+import { followUntilStopped } from './follow.js'
 import { bar, type Io, printJson, table } from './output.js'
 
 interface Json {
@@ -52,9 +52,11 @@ export async function trim(
   await using fs = await open(io, path)
   const range = { startBytes: start, lengthBytes: length, minimumBytes: minimum }
   const work = fs.trim({ ...range, signal: io.signal, intervalMs: 200 })
-  const done = await follow(io, work, trimming, { json })
-  if (json) printJson(io, done)
-  else io.stdout.write(`${formatBytes(done.trimmedBytes)} trimmed\n`)
+  const { last, cut } = await followUntilStopped(io, work, trimming, 'trimmedBytes', { json })
+  if (json) return printJson(io, last)
+  const { blockGroups, totalBlockGroups, trimmedBytes } = last
+  const stopped = cut === undefined ? '' : `; stopped after ${blockGroups} of ${totalBlockGroups} block groups`
+  io.stdout.write(`${formatBytes(trimmedBytes)} trimmed${stopped}\n`)
 }
 
 function trimming({ blockGroups, totalBlockGroups, trimmedBytes }: TrimProgress): string {

@@ -18,7 +18,7 @@ export async function follow<Progress, Result>(
 }
 
 /**
- * As follow(), for work of which what is done stays done: stopped, it gives how far it came, and `cut`.
+ * As follow(), for work of which what is done stays done: stopped, it gives how far it came, and by whom.
  * @param field of the progress, by which it is told from what other errors carry
  */
 export async function followUntilStopped<Progress extends object, Result extends object>(
@@ -27,12 +27,12 @@ export async function followUntilStopped<Progress extends object, Result extends
   line: (progress: Progress) => string,
   field: keyof Progress,
   options?: { readonly json?: boolean | undefined },
-): Promise<{ readonly last: Progress | Result; readonly cut: boolean }> {
+): Promise<{ readonly last: Progress | Result; readonly cut?: 'here' | 'elsewhere' }> {
   try {
-    return { last: await follow(io, operation, line, options), cut: false }
+    return { last: await follow(io, operation, line, options) }
   } catch (error) {
     const { code, progress } = error as { code?: string; progress?: Progress }
     if (code !== 'ECANCELED' || progress?.[field] === undefined) throw error
-    return { last: progress, cut: true }
+    return { last: progress, cut: io.signal.aborted ? 'here' : 'elsewhere' }
   }
 }

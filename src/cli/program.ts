@@ -69,7 +69,10 @@ export function program(io: Io, exit: (code: number) => void): Command {
     .option('--limit <MiB/s>', 'of each device', number(0.001, 1e6))
     .option('--start <id:bytes>', 'where to go on (repeatable)', position)
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nExit code 1 when errors were found that are not repaired.')
+    .addHelpText(
+      'after',
+      '\nExit code 1 when errors were found that are not repaired, or another process cancelled it; 130 after Ctrl-C.',
+    )
     .action(async (path: string, { readOnly, ...options }) => {
       const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
       if (!sound) exit(EXIT.failed)

@@ -20,7 +20,8 @@ const WHY: Readonly<Record<ReclaimResult['stopped'], string>> = {
   stuck: 'the kernel leaves the next one where it is (a swap file?)',
 }
 
-export async function reclaim(io: Io, path: string, { json, target, max, usage }: ReclaimCommand): Promise<void> {
+/** @returns whether nobody else cut it short */
+export async function reclaim(io: Io, path: string, { json, target, max, usage }: ReclaimCommand): Promise<boolean> {
   await using fs = await openFilesystem(path, { signal: io.signal })
   // Without a bound, as far as it gains anything.
   const maxUsagePercent = usage ?? (target === undefined && max === undefined ? 100 : undefined)
@@ -28,13 +29,18 @@ export async function reclaim(io: Io, path: string, { json, target, max, usage }
   const operation = fs.reclaimDataBlockGroups({ ...limits, signal: io.signal })
   const startMs = performance.now()
   const timed = (progress: ReclaimProgress) => line(progress, performance.now() - startMs)
-  const { last } = await followUntilStopped(io, operation, timed, 'movedBytes', { json })
-  if (json) return printJson(io, last)
+  const { last, cut } = await followUntilStopped(io, operation, timed, 'movedBytes', { json })
+  if (json) {
+    printJson(io, last)
+    return cut !== 'elsewhere'
+  }
   const { blockGroups, movedBytes, gainedBytes, unallocatedBytes } = last
   const stopped = 'stopped' in last ? last.stopped : undefined
   io.stdout.write(`${blockGroups} block groups given back, ${formatBytes(movedBytes)} moved\n`)
   io.stdout.write(`unallocated: ${formatBytes(unallocatedBytes)}, ${formatBytes(gainedBytes)} gained\n`)
-  io.stdout.write(`${stopped === undefined ? 'stopped; what was moved stays moved' : `ended: ${WHY[stopped]}`}\n`)
+  const by = cut === 'elsewhere' ? 'another process cancelled it' : 'stopped'
+  io.stdout.write(stopped === undefined ? `${by}; what was moved stays moved\n` : `ended: ${WHY[stopped]}\n`)
+  return cut !== 'elsewhere'
 }
 
 function line({ blockGroups, movedBytes, gainedBytes, current }: ReclaimProgress, elapsedMs: number): string {

@@ -12,7 +12,7 @@ export interface ScrubCommand {
   readonly start?: readonly (readonly [devid: number, bytes: number])[]
 }
 
-/** @returns whether everything is readable, or was made so */
+/** @returns whether everything is readable, or was made so, and no other process cancelled it */
 export async function scrub(io: Io, path: string, command: ScrubCommand): Promise<boolean> {
   await using fs = await openFilesystem(path, { signal: io.signal })
   const start = command.start === undefined ? undefined : Object.fromEntries(command.start)
@@ -27,7 +27,7 @@ export async function scrub(io: Io, path: string, command: ScrubCommand): Promis
   const { last, cut } = await followUntilStopped(io, scrub, line, 'devices', command)
   if (command.json) printJson(io, last)
   else show(io, last, cut, path)
-  return last.uncorrectableErrors + last.correctableErrors === 0
+  return last.uncorrectableErrors + last.correctableErrors === 0 && cut !== 'elsewhere'
 }
 
 function line({ ratio, bytesPerSecond, remainingMs, uncorrectableErrors, ...counts }: ScrubProgress): string {
@@ -36,7 +36,7 @@ function line({ ratio, bytesPerSecond, remainingMs, uncorrectableErrors, ...coun
   return `${bar(ratio, 30)} ${(100 * ratio).toFixed(1)} %  ${formatBytes(bytesPerSecond)}/s${left}${bad > 0 ? `, ${bad} errors` : ''}`
 }
 
-function show(io: Io, progress: ScrubProgress, cut: boolean, path: string): void {
+function show(io: Io, progress: ScrubProgress, cut: 'here' | 'elsewhere' | undefined, path: string): void {
   const rows = progress.devices.map((device) => [
     String(device.devid),
     device.state,
@@ -55,6 +55,7 @@ function show(io: Io, progress: ScrubProgress, cut: boolean, path: string): void
   }
   if (cut) {
     const from = progress.devices.map(({ devid, lastPhysicalBytes }) => `--start ${devid}:${lastPhysicalBytes}`)
-    io.stdout.write(`stopped; to go on: btrmind scrub ${path} ${from.join(' ')}\n`)
+    const by = cut === 'here' ? 'stopped' : 'another process cancelled it'
+    io.stdout.write(`${by}; to go on: btrmind scrub ${path} ${from.join(' ')}\n`)
   }
 }

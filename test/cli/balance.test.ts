@@ -27,6 +27,9 @@ describe('filters as btrfs balance has them', () => {
     })
     expect([parseFilters(true), parseFilters(undefined)]).toEqual([{}, undefined])
     expect(() => parseFilters('usag=5')).toThrow("did you mean 'usage'?")
+    expect(() => parseFilters('usage=30,soft,usage=40')).toThrow(
+      "BTRMIND_ERR_ARGUMENT: filter 'usage' is named twice: 'usage=30', 'usage=40'",
+    )
     expect(() => parseFilters('usage=half')).toThrow("'usage=half': expected a whole number")
     expect(() => parseFilters('vrange=..')).toThrow("'vrange=..': expected a range")
   })
@@ -81,7 +84,7 @@ describe.skipIf(cannotMount)('balance, reclaim', () => {
       },
       { timeout: 30_000 },
     )
-    expect(paused).toMatch(/^\d+ of \d+ block groups moved.*\nstopped: cancelled or paused/)
+    expect(paused).toMatch(/^\d+ of \d+ block groups moved.*\nstopped: another process cancelled or paused it/)
     const status = await btrmind(['balance', 'status', volume.path])
     expect(status.out).toMatch(/^paused: \d+ of about \d+ block groups moved/)
     expect(status.out).toMatch(/^data: all$/m)

@@ -28,6 +28,21 @@ export const HINTS: Readonly<Record<string, string>> = {
   EBADF: 'the filesystem was closed',
   EINPROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
   BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS: 'another exclusive operation (balance, device, resize) is running or paused',
+  BTRFS_ERROR_DEV_RAID1_MIN_NOT_MET:
+    'too few devices would be left for raid1; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_RAID10_MIN_NOT_MET:
+    'too few devices would be left for raid10; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_RAID5_MIN_NOT_MET:
+    'too few devices would be left for raid5; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_RAID6_MIN_NOT_MET:
+    'too few devices would be left for raid6; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_RAID1C3_MIN_NOT_MET:
+    'too few devices would be left for raid1c3; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_RAID1C4_MIN_NOT_MET:
+    'too few devices would be left for raid1c4; add one first, or balance to another profile',
+  BTRFS_ERROR_DEV_ONLY_WRITABLE: 'it is the only device that can be written to; add another one first',
+  BTRFS_ERROR_DEV_MISSING_NOT_FOUND: 'no device is missing; see devices()',
+  BTRFS_ERROR_DEV_TGT_REPLACE: 'it is the target of a replacement that runs; cancel that, or wait for its end',
   ENOTCONN: 'none is running or paused',
   ENOENT: 'nothing has that name; check the path',
   EROFS: 'read-only: the mount, the subvolume, or a volume that went read-only after an error',
@@ -144,6 +159,20 @@ export function nearest(given: string, valid: readonly string[]): string {
     : `valid: ${valid.join(', ')}`
 }
 
+/** The options that a schema has at a place in it: { data: { usagePercent } } at ['data']. */
+function optionsAt(schema: Nested | undefined, [key, ...rest]: readonly string[]): string[] {
+  let inner = schema
+  while (inner?.wrapped !== undefined) inner = inner.wrapped // optional, nullable
+  if (key === undefined) return Object.keys(inner?.entries ?? {})
+  return optionsAt(inner?.entries?.[key] ?? inner?.item ?? inner?.value, rest)
+}
+interface Nested {
+  readonly entries?: Readonly<Record<string, Nested>>
+  readonly wrapped?: Nested
+  readonly item?: Nested
+  readonly value?: Nested
+}
+
 /**
  * Checks an argument or an options record against a valibot schema and gives it back with its defaults.
  * Use `v.strictObject` for options, so that unknown keys throw.
@@ -156,9 +185,8 @@ export function check<const S extends v.GenericSchema>(what: string, schema: S, 
   const keys = issue.path?.map((item) => String(item.key)) ?? []
   const name = keys.length === 0 ? what : `${what}: option '${keys.join('.')}'`
   if (issue.type === 'strict_object' && issue.expected === 'never') {
-    const valid = Object.keys((schema as unknown as { entries?: object }).entries ?? {})
-    throw new BtrmindError('BTRMIND_ERR_OPTION', `${what}: unknown option ${quote(keys.at(-1))}`, {
-      hint: nearest(keys.at(-1) ?? '', valid),
+    throw new BtrmindError('BTRMIND_ERR_OPTION', `${what}: unknown option ${quote(keys.join('.'))}`, {
+      hint: nearest(keys.at(-1) ?? '', optionsAt(schema as Nested, keys.slice(0, -1))),
     })
   }
   const wanted = issue.message.startsWith('Invalid') ? (issue.expected ?? issue.message) : issue.message

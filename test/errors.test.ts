@@ -121,6 +121,20 @@ describe('check()', () => {
     expect(() => check('call', v.strictObject({}), { a: 1 })).toThrow('it takes no options')
   })
 
+  it('deep inside, those of that place', () => {
+    expect(() => check('call', schema, { limits: { lwo: 1 } })).toThrow(
+      "BTRMIND_ERR_OPTION: call: unknown option 'limits.lwo'; did you mean 'low'?",
+    )
+    const listed = v.strictObject({
+      rows: v.array(v.strictObject({ path: v.string() })),
+      each: v.record(v.string(), v.strictObject({ name: v.string() })),
+    })
+    expect(() => check('call', listed, { rows: [{ path: '' }, { pathh: '' }], each: {} })).toThrow(
+      "unknown option 'rows.1.pathh'; did you mean 'path'?",
+    )
+    expect(() => check('call', listed, { rows: [], each: { a: { nmae: '' } } })).toThrow("did you mean 'name'?")
+  })
+
   it('quotes the bad value, also deep inside', () => {
     expect(() => check('call', schema, { readonly: 'yes' })).toThrow(
       "BTRMIND_ERR_ARGUMENT: call: option 'readonly': expected boolean, got 'yes'",

@@ -122,17 +122,17 @@ describe('check()', () => {
   })
 
   it('deep inside, those of that place', () => {
-    expect(() => check('call', schema, { limits: { lwo: 1 } })).toThrow(
+    expect(() => check('call', schema, { limits: { low: 1, lwo: 1 } })).toThrow(
       "BTRMIND_ERR_OPTION: call: unknown option 'limits.lwo'; did you mean 'low'?",
     )
     const listed = v.strictObject({
       rows: v.array(v.strictObject({ path: v.string() })),
       each: v.record(v.string(), v.strictObject({ name: v.string() })),
     })
-    expect(() => check('call', listed, { rows: [{ path: '' }, { pathh: '' }], each: {} })).toThrow(
+    expect(() => check('call', listed, { rows: [{ path: '' }, { path: '', pathh: '' }], each: {} })).toThrow(
       "unknown option 'rows.1.pathh'; did you mean 'path'?",
     )
-    expect(() => check('call', listed, { rows: [], each: { a: { nmae: '' } } })).toThrow("did you mean 'name'?")
+    expect(() => check('call', listed, { rows: [], each: { a: { name: '', nmae: '' } } })).toThrow("did you mean 'name'?")
   })
 
   it('quotes the bad value, also deep inside', () => {

@@ -6,7 +6,7 @@ import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import { SimulatedClock, SimulatedFilesystem } from '../../src/simulator/index.js'
 import { MIB } from '../../src/units.js'
 import { makeVolume } from '../helpers/volume.js'
-import type { Bench } from './filesystem.js'
+import type { Bench } from './bench.js'
 
 /** What the kernel's zstd makes of text() below: one sector of each 128 KiB. */
 const TEXT_RATIO = 0.03

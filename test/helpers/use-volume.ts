@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
+import { standIn } from './stand-in.js'
 import { makeVolume, type TestVolume, type VolumeOptions } from './volume.js'
 
 /** To be destructured at once: each part stands for what is there while a test runs. */
@@ -66,20 +67,4 @@ function place() {
       at: (...names: string[]) => join(there.path, ...names),
     },
   }
-}
-
-/** What is asked of it, or put in its place, is so of what is there by then. */
-function standIn<T extends object>(now: () => T | undefined): T {
-  const real = () => {
-    const there = now()
-    if (there === undefined) throw new Error('no volume is there: a test or a hook must be running')
-    return there
-  }
-  return new Proxy({} as T, {
-    get(_, key) {
-      const value: unknown = Reflect.get(real(), key, real())
-      return typeof value === 'function' ? value.bind(real()) : value
-    },
-    set: (_, key, value) => Reflect.set(real(), key, value),
-  })
 }

@@ -2,8 +2,8 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Measurement } from '../../src/btrfs/measure.js'
 import { KIB, MIB } from '../../src/units.js'
+import { type Bench, refusal, rows } from '../contract/bench.js'
 import { kernelBench, simulatorBench } from '../contract/benches.js'
-import { type Bench, refusal, rows } from '../contract/filesystem.js'
 import { cannotMount } from '../helpers/volume.js'
 
 type Marks = Map<string, Measurement>

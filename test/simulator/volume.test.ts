@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { SimulatedClock, SimulatedFilesystem, type VolumeOptions } from '../../src/simulator/index.js'
 import { GIB, MIB } from '../../src/units.js'
-import { refusal, rows } from '../contract/filesystem.js'
+import { refusal, rows } from '../contract/bench.js'
 
 function make(options: Partial<VolumeOptions> = {}) {
   const clock = new SimulatedClock()

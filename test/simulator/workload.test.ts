@@ -7,7 +7,7 @@ import {
   type WorkloadOptions,
 } from '../../src/simulator/index.js'
 import { GIB, HOUR_MS } from '../../src/units.js'
-import { rows } from '../contract/filesystem.js'
+import { rows } from '../contract/bench.js'
 
 function make(options: WorkloadOptions = {}) {
   const clock = new SimulatedClock()

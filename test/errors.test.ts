@@ -132,7 +132,9 @@ describe('check()', () => {
     expect(() => check('call', listed, { rows: [{ path: '' }, { path: '', pathh: '' }], each: {} })).toThrow(
       "unknown option 'rows.1.pathh'; did you mean 'path'?",
     )
-    expect(() => check('call', listed, { rows: [], each: { a: { name: '', nmae: '' } } })).toThrow("did you mean 'name'?")
+    expect(() => check('call', listed, { rows: [], each: { a: { name: '', nmae: '' } } })).toThrow(
+      "did you mean 'name'?",
+    )
   })
 
   it('quotes the bad value, also deep inside', () => {

@@ -2,6 +2,7 @@
 
 import { native } from '../native.js'
 import { formatBytes } from '../units.js'
+import { doubts } from './balance-certainty.js'
 import { type BalanceSelection, checkPlan, chosen, packFilters } from './balance-filters.js'
 import type { CallOptions } from './call.js'
 import { DeviceSpace, nextChunk, PROFILE_RULES, stripeBytes } from './chunk-allocator.js'
@@ -33,9 +34,15 @@ export interface BalancePlan {
   /** Metadata block groups less what is used of them and the global reserve; undefined where they hold data too. */
   readonly metadataSlackBytes: number | undefined
   readonly metadataSlackAfterBytes: number | undefined
-  /** The kernel would begin, and find room for each block group. */
+  /**
+   * The kernel would begin, and find room for each block group, for certain: in new block groups for data, which is moved
+   * an extent at a time, and what is free elsewhere may be in pieces that are too small; beside the global reserve for
+   * metadata. What others write meanwhile is not counted.
+   */
   readonly fits: boolean
-  /** Why not. */
+  /** False: it does not fit even if nothing is in pieces, or the kernel would not begin. */
+  readonly possible: boolean
+  /** Why it does not fit for certain, or not at all. */
   readonly reasons: readonly string[]
 }
 
@@ -48,6 +55,8 @@ export interface BalancePlan {
  * stays. The room is worked out block group by block group: what is used of each goes to where the type and target
  * profile have room, and else into new block groups, which are laid out by the kernel's rules for the profile on what
  * is unallocated of each device; then its own stripes become unallocated.
+ * `fits` is a promise: of what may or may not succeed it is false, and `possible` true. On small volumes metadata has
+ * little beside the global reserve, and a block group of system is moved only where much is unallocated.
  * @param options as of `balance`, and `signal` and `timeoutMs`
  * @throws BtrfsError EPERM, EBADF; BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
  * @example
@@ -128,12 +137,12 @@ export function planOf(now: Layout, selection: BalanceSelection): BalancePlan {
   const moveBytes = taken.reduce((sum, { usedBytes = 0 }) => sum + usedBytes, 0)
   const best = walkThrough(now, taken, selection, true)
   const worst = walkThrough(now, taken, selection, false)
-  const reasons = [...refusalsOf(now, selection), ...best.stuck]
-  if (reading.readOnly) reasons.push('the volume is mounted read-only')
+  const impossible = [...refusalsOf(now, selection), ...best.stuck]
+  if (reading.readOnly) impossible.push('the volume is mounted read-only')
+  const { all: devices, target } = ground(now, selection)
+  const reasons =
+    impossible.length > 0 ? impossible : doubts({ groups, devices, target, reserveBytes: reading.reserveBytes }, taken)
   const slack = metadataSlack(groups, reading)
-  const largest = taken.reduce((most, { usedBytes = 0 }) => Math.max(most, usedBytes), 0)
-  if (slack !== undefined && slack + best.metadataRoomBytes < largest * METADATA_RATIO)
-    reasons.push(`moving a block group needs about ${formatBytes(largest * METADATA_RATIO)} of metadata`)
   return {
     blockGroups: taken,
     moveBytes,
@@ -146,12 +155,10 @@ export function planOf(now: Layout, selection: BalanceSelection): BalancePlan {
     metadataSlackBytes: slack,
     metadataSlackAfterBytes: slack === undefined ? undefined : slack + best.metadataGrownBytes,
     fits: reasons.length === 0,
+    possible: impossible.length === 0,
     reasons,
   }
 }
-
-/** Checksums (4 bytes of 4 KiB, crc32c) and extents of what is moved, old and new. */
-const METADATA_RATIO = 1 / 256
 
 function metadataSlack(groups: readonly BlockGroup[], { reserveBytes }: Layout['reading']): number | undefined {
   const own = groups.filter(({ type }) => type === 'metadata')
@@ -159,12 +166,8 @@ function metadataSlack(groups: readonly BlockGroup[], { reserveBytes }: Layout['
   return own.reduce((sum, { sizeBytes, usedBytes = 0 }) => sum + sizeBytes - usedBytes, -reserveBytes)
 }
 
-function walkThrough(
-  { groups, reading }: Layout,
-  taken: readonly BlockGroup[],
-  selection: BalanceSelection,
-  useFree: boolean,
-) {
+/** What is unallocated of each device, and the profile that is written of each type. */
+function ground({ groups, reading }: Layout, selection: BalanceSelection) {
   const devices = new Map(
     writable(reading).map(({ devid, sizeBytes }) => {
       const extents = groups.flatMap(({ profile, sizeBytes: length, stripes }) =>
@@ -176,6 +179,16 @@ function walkThrough(
     }),
   )
   const all = [...devices.values()]
+  const able = PREFERRED.filter((profile) => PROFILE_RULES[profile].devsMin <= all.length)
+  const there = new Set(groups.map(({ type, profile }) => `${type} ${profile}`))
+  const target = (type: BlockGroupType, has = (profile: Profile) => there.has(`${type} ${profile}`)): Profile =>
+    selection[type === 'data+metadata' ? 'data' : type]?.convert ?? able.find(has) ?? 'single'
+  return { devices, all, target }
+}
+
+function walkThrough(now: Layout, taken: readonly BlockGroup[], selection: BalanceSelection, useFree: boolean) {
+  const { groups } = now
+  const { devices, all, target: written } = ground(now, selection)
   const pools = new Map<string, Pool>()
   const pool = (type: BlockGroupType, profile: Profile): Pool => {
     const key = `${type} ${profile}`
@@ -188,11 +201,7 @@ function walkThrough(
     into.freeBytes += times * (group.sizeBytes - (group.usedBytes ?? 0))
   }
   for (const group of groups) addTo(pool(group.type, group.profile), group, 1)
-  const target = (type: BlockGroupType): Profile => {
-    const convert = selection[type === 'data+metadata' ? 'data' : type]?.convert
-    const able = PREFERRED.filter((profile) => PROFILE_RULES[profile].devsMin <= all.length)
-    return convert ?? able.find((profile) => pool(type, profile).groups > 0) ?? 'single'
-  }
+  const target = (type: BlockGroupType) => written(type, (profile) => pool(type, profile).groups > 0)
   let metadataGrownBytes = 0
   const grow = (type: BlockGroupType, profile: Profile): boolean => {
     const next = nextChunk(all, type, profile)
@@ -236,6 +245,5 @@ function walkThrough(
   if (!useFree && taken.some(({ type, usedBytes = 0 }) => type.startsWith('data') && usedBytes > 0))
     for (let size = 1; size < 3; size++) grow('data', target('data'))
   const unallocatedBytes = all.reduce((sum, device) => sum + device.unallocatedBytes, 0)
-  const metadataRoomBytes = nextChunk(all, 'metadata', target('metadata'))?.sizeBytes ?? 0
-  return { stuck, unallocatedBytes, metadataGrownBytes, metadataRoomBytes }
+  return { stuck, unallocatedBytes, metadataGrownBytes }
 }

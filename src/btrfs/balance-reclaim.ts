@@ -131,7 +131,7 @@ async function reclaim(
       if (next === undefined) return end('none left')
       const selection = only(next)
       const plan = planOf(now, selection)
-      if (!plan.fits) return end('no room')
+      if (!plan.possible) return end('no room')
       if (plan.unallocatedAfterBytes <= plan.unallocatedBytes || fruitless === SIZE_CLASSES) return end('no gain')
       const { logicalBytes, sizeBytes, usedBytes = 0 } = next
       state.current = { logicalBytes, sizeBytes, usedBytes }

@@ -148,7 +148,10 @@ function show(io: Io, plan: BalancePlan): void {
     const slack = [plan.metadataSlackBytes, plan.metadataSlackAfterBytes].map(formatBytes)
     io.stdout.write(`metadata slack: ${slack.join(' now, ')} after\n`)
   }
-  if (!plan.fits) io.stdout.write(`${paint(io, 'red', `does not fit: ${plan.reasons.join('; ')}`)}\n`)
+  if (!plan.fits)
+    io.stdout.write(
+      `${paint(io, 'red', `${plan.possible ? 'may not fit' : 'does not fit'}: ${plan.reasons.join('; ')}`)}\n`,
+    )
 }
 
 export async function status(io: Io, path: string, { json }: Json): Promise<void> {

@@ -13,7 +13,8 @@ const read = (file: string) => readFileSync(join(root, file), 'utf8')
 const LAYERS = [
   ['cli', 'daemon'],
   ['index.ts'],
-  ['loop.ts', 'loop'],
+  ['loop.ts'],
+  ['loop'],
   ['policies'],
   ['actions', 'agent', 'simulator'],
   ['monitor'],

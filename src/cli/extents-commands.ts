@@ -21,15 +21,15 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .summary('rewrite files so that their data lies together')
     .description('rewrite files so that their data lies together, or compressed; progress on a terminal')
     .argument('<path>', 'a regular file; with --recursive a directory')
-    .option('--recursive', 'every file below it, in its subvolume and mount')
-    .addOption(new Option('--compress <algorithm>', 'rewrite it compressed').choices(['zlib', 'lzo', 'zstd']))
-    .option('--level <n>', 'zlib 1 to 9, zstd -15 to 15 (Linux 6.15)', whole(-15, 15))
+    .option('-r, --recursive', 'every file below it, in its subvolume and mount')
+    .addOption(new Option('-c, --compress <algorithm>', 'rewrite it compressed').choices(['zlib', 'lzo', 'zstd']))
+    .option('-L, --level <n>', 'zlib 1 to 9, zstd -15 to 15 (Linux 6.15)', whole(-15, 15))
     .addOption(new Option('--uncompressed', 'rewrite it uncompressed (Linux 6.17)').conflicts('compress'))
     .option('--recompress', 'also what is compressed already')
     .option('--unshare', 'also what snapshots and clones have too: it takes its space twice from then on')
-    .option('--threshold <size>', 'extents of this size are good as they are (default: 256 KiB)', size)
-    .option('--start <size>', 'of each file, from here on', size)
-    .option('--length <size>', 'of each file, so much from there', size)
+    .option('-t, --threshold <size>', 'extents of this size are good as they are (default: 256 KiB)', size)
+    .option('-s, --start <size>', 'of each file, from here on', size)
+    .option('-l, --length <size>', 'of each file, so much from there', size)
     .option('--json', 'one JSON document')
     .addHelpText('after', '\nWhat is shared or compressed already is left alone, unless asked for, and counted.')
     .action(async (path: string, options) => (await import('./defragment.js')).defragment(io, path, options))
@@ -64,6 +64,31 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .action(async (source: string, destination: string, options) =>
       (await import('./extents.js')).clone(io, source, destination, options),
     )
+
+  const encoded = root.command('encoded').description('a file’s data as it lies on disk, without unpacking it')
+  encoded
+    .command('read')
+    .description('write a file’s data to standard output, compressed as it is')
+    .argument('<file>', 'a regular file')
+    .option('--json', 'JSON lines: the descriptions without the data')
+    .addHelpText(
+      'after',
+      `
+The stream: a line of JSON with its format; for each piece of at most 128 KiB a line that describes it, and behind it
+its data, \`bytes\` long; at the end a line with size and count. Holes have no data. Only data: no owner, times, names.`,
+    )
+    .action(async (path: string, options) => (await import('./encoded.js')).read(io, path, options))
+  encoded
+    .command('write')
+    .description('make a file of what `encoded read` gave')
+    .argument('<file>', 'must not be there')
+    .option('--input <file>', 'in place of standard input')
+    .option('--json', 'one JSON document')
+    .addHelpText(
+      'after',
+      '\nThe volume must have sectors of the same size. What is damaged or cut off is refused, and no file is left.',
+    )
+    .action(async (path: string, options) => (await import('./encoded.js')).write(io, path, options))
 
   const compression = root.command('compression').description('how data is compressed, and how new data will be')
   compression

@@ -23,9 +23,14 @@ export async function openAbove(io: Io, target: string): Promise<KernelFilesyste
     return await openFilesystem(directory, { signal: io.signal })
   } catch (error) {
     if (!(error instanceof BtrfsError)) throw error
-    const { operation, code, errno } = error
-    const text = getSystemErrorMap().get(errno)?.[1] ?? code
-    const hint = code === 'ENOENT' ? `there is no directory '${directory}'` : error.hint
-    throw new BtrfsError(operation, { code, errno, text, ...(hint === undefined ? {} : { hint }) }, { path: target })
+    const hint = error.code === 'ENOENT' ? `there is no directory '${directory}'` : error.hint
+    throw failed(error.operation, error, target, hint)
   }
+}
+
+/** A failure that names `path`, in the form of the others. */
+export function failed(operation: string, error: unknown, path: string, hint?: string): BtrfsError {
+  const { code = 'EIO', errno = -5 } = error as NodeJS.ErrnoException
+  const text = getSystemErrorMap().get(errno)?.[1] ?? code
+  return new BtrfsError(operation, { code, errno, text, path, ...(hint === undefined ? {} : { hint }) })
 }

@@ -9,6 +9,9 @@ profiles=raid1|single, devid=1, drange=0..1073741824, vrange=0..1073741824, stri
 Without any, all block groups of the type are taken. --metadata takes system along with the same filters.`
 
 const some = whole(1, 2 ** 53 - 1)
+/** Given twice, an option has the filters of both. */
+const joined = (text: string, before: string | true | undefined) =>
+  typeof before === 'string' ? `${before},${text}` : text
 
 /** @param failed makes the exit code 1 */
 export function addBalanceCommands(root: Command, io: Io, failed: () => void): void {
@@ -16,10 +19,10 @@ export function addBalanceCommands(root: Command, io: Io, failed: () => void): v
   const withTypes = (command: Command) =>
     command
       .argument('<path>', 'any directory on the volume')
-      .option('--data [filters]', 'block groups of data')
-      .option('--metadata [filters]', 'block groups of metadata; what is free in them is needed: see plan')
-      .option('--system [filters]', 'block groups of the chunk tree')
-      .option('--force', 'let a conversion take copies away from metadata or system')
+      .option('-d, --data [filters]', 'block groups of data', joined)
+      .option('-m, --metadata [filters]', 'block groups of metadata; what is free in them is needed: see plan', joined)
+      .option('-s, --system [filters]', 'block groups of the chunk tree', joined)
+      .option('-f, --force', 'let a conversion take copies away from metadata or system')
       .option('--json', 'one JSON document')
       .addHelpText('after', FILTERS)
 

@@ -19,7 +19,7 @@ export function addDeviceCommands(root: Command, io: Io, failed: () => void): vo
     .description('take a block device into the volume')
     .argument('<path>', path)
     .argument('<device>', 'a whole block device or partition')
-    .option('--force', 'also when something is on it: that is lost')
+    .option('-f, --force', 'also when something is on it: that is lost')
     .option('--json', 'one JSON document: the devices then')
     .addHelpText('after', '\nWhat is there already stays where it is until a balance.')
     .action(async (path: string, name: string, options) => (await import('./device.js')).add(io, path, name, options))
@@ -42,8 +42,8 @@ the volume; what was moved off it stays where it is.`,
     .argument('<path>', path)
     .argument('<id>', 'what goes, as `btrmind devices` says', id)
     .argument('<target>', 'the block device that comes, at least as large')
-    .option('--force', 'also when something is on the target: that is lost')
-    .option('--avoid-source', 'read from the other copies where there are any: the old device is failing')
+    .option('-f, --force', 'also when something is on the target: that is lost')
+    .option('-r, --avoid-source', 'read from the other copies where there are any: the old device is failing')
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
@@ -73,7 +73,7 @@ the volume; what was moved off it stays where it is.`,
     .command('stats')
     .description('error counters of each device')
     .argument('<path>', path)
-    .option('--reset', 'show them and set them to zero')
+    .option('-z, --reset', 'show them and set them to zero')
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',

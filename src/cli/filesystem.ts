@@ -64,9 +64,10 @@ function trimming({ blockGroups, totalBlockGroups, trimmedBytes }: TrimProgress)
   return `${bar(ratio, 20)} ${blockGroups} of ${totalBlockGroups} block groups  ${formatBytes(trimmedBytes)} trimmed`
 }
 
-export async function statistics(io: Io, path: string, { json }: Json): Promise<void> {
+export async function statistics(io: Io, path: string, { reset, json }: Json & { reset?: boolean }): Promise<void> {
   await using fs = await open(io, path)
   const { unavailable, ...known } = await fs.statistics({ signal: io.signal })
+  if (reset) await fs.resetCommitStatistics({ signal: io.signal })
   if (json) return printJson(io, { ...known, unavailable })
   const rows = Object.entries(known).flatMap(([name, value]) => lines(name, value))
   io.stdout.write(table(['', ''], rows).replace(/^\s*\n/, ''))

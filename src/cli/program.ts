@@ -64,7 +64,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
     .command('scrub')
     .description('check everything against its checksums and repair it')
     .argument('<path>', 'any directory on the volume')
-    .option('--read-only', 'check only')
+    .option('-r, --read-only', 'check only')
     .option('--device <id>', 'only this one', whole(1, 2 ** 53 - 1))
     .option('--limit <MiB/s>', 'of each device', number(0.001, 1e6))
     .option('--start <id:bytes>', 'where to go on (repeatable)', position)
@@ -127,7 +127,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
 /** What the help of the root puts together; what changes nothing is not named. */
 const GROUPS: Readonly<Record<string, readonly string[]>> = {
   'Keep it in shape:': ['scrub', 'balance', 'reclaim', 'defragment', 'deduplicate', 'run'],
-  'Change it:': ['device', 'subvolume', 'quota', 'filesystem', 'compression', 'attributes', 'clone'],
+  'Change it:': ['device', 'subvolume', 'quota', 'filesystem', 'compression', 'attributes', 'clone', 'encoded'],
 }
 const groupOf = (name: string) =>
   Object.keys(GROUPS).find((group) => GROUPS[group]!.includes(name)) ?? 'See what is there:'

@@ -15,7 +15,7 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
     .command('create')
     .description('make an empty subvolume')
     .argument('<path>', 'where; its directory must exist')
-    .option('--inherit <qgroup>', 'a quota group that it belongs to, like 1/100 (repeatable)', list)
+    .option('-i, --inherit <qgroup>', 'a quota group that it belongs to, like 1/100 (repeatable)', list)
     .option(...JSON_DOCUMENT)
     .action(async (path: string, options) => (await work()).create(io, path, options))
   group
@@ -23,9 +23,9 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
     .description('take a snapshot of a subvolume')
     .argument('<source>', 'a subvolume')
     .argument('<destination>', 'where; must not exist, its directory must')
-    .option('--read-only', 'nothing can be changed in it')
-    .option('--recursive', 'of every subvolume in it too, each in its place')
-    .option('--inherit <qgroup>', 'a quota group that it belongs to, like 1/100 (repeatable)', list)
+    .option('-r, --read-only', 'nothing can be changed in it')
+    .option('-R, --recursive', 'of every subvolume in it too, each in its place')
+    .option('-i, --inherit <qgroup>', 'a quota group that it belongs to, like 1/100 (repeatable)', list)
     .option(...JSON_DOCUMENT)
     .action(async (source: string, destination: string, options) =>
       (await work()).snapshot(io, source, destination, options),
@@ -34,8 +34,8 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
     .command('delete')
     .description('delete subvolumes with all that is in them, and wait until their space is free; cannot be undone')
     .argument('<paths...>', 'subvolumes of one volume; with --id any directory on it')
-    .option('--id <n>', 'the one with this number, also where no path leads to it', whole(256, 2 ** 53 - 1))
-    .option('--recursive', 'also the subvolumes in them; else those are left alone')
+    .option('-i, --id <n>', 'the one with this number, also where no path leads to it', whole(256, 2 ** 53 - 1))
+    .option('-R, --recursive', 'also the subvolumes in them; else those are left alone')
     .option('--per-second <n>', 'at most so many, so that others are not held up', number(0.001, 1e6))
     .option('--no-wait', 'do not wait for the space')
     .option(...JSON_DOCUMENT)
@@ -87,7 +87,7 @@ export function addQuotaCommands(root: Command, io: Io): void {
     .command('enable')
     .description('turn quota on, and wait for the first count')
     .argument(...volume)
-    .option('--simple', 'count each extent for the subvolume that wrote it (Linux 6.7)')
+    .option('-s, --simple', 'count each extent for the subvolume that wrote it (Linux 6.7)')
     .option(...json)
     .action(async (path: string, options) =>
       change(path, options, async (fs, signal) => {
@@ -105,7 +105,7 @@ export function addQuotaCommands(root: Command, io: Io): void {
     .command('rescan')
     .description('count everything anew')
     .argument(...volume)
-    .option('--wait', 'until it is done')
+    .option('-w, --wait', 'until it is done')
     .option(...json)
     .action(async (path: string, { wait = false, json }) =>
       change(path, { json }, (fs, signal) => fs.rescanQuota({ wait, signal })),

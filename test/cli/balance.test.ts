@@ -97,6 +97,12 @@ describe.skipIf(cannotMount)('balance, reclaim', () => {
       err: expect.stringMatching(/ENOTCONN/),
     })
     expect(await btrmind(['balance', 'start', volume.path])).toMatchObject({ code: 2 })
+    const btrfs = await btrmind(['balance', 'plan', '-dusage=7', '-musage=8', volume.path, '--json'])
+    expect(btrfs).toMatchObject({ code: 0, err: '' })
+    expect(await btrmind(['balance', 'plan', '-dusage=7', '-dusage=8', volume.path])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("'usage' is named twice"),
+    })
     expect(await btrmind(['balance', 'start', volume.path, '--data', 'drange=0..5'])).toMatchObject({ code: 2 })
   })
 

@@ -27,7 +27,7 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await well('subvolume', 'create', at('one'))).toMatch(/^subvolume \d+: one$/m)
     expect(await json('subvolume', 'create', at('one/inner'))).toMatchObject({ path: 'one/inner', readonly: false })
     writeFileSync(at('one/inner/file'), 'x')
-    await well('subvolume', 'snapshot', at('one'), at('flat'), '--read-only')
+    await well('subvolume', 'snapshot', '-r', at('one'), at('flat'))
     expect(await json('subvolume', 'snapshot', at('one'), at('deep'), '--recursive')).toMatchObject({ path: 'deep' })
     expect(listed().sort()).toEqual(['deep', 'deep/inner', 'flat', 'one', 'one/inner'])
     expect(readFileSync(at('deep/inner/file'), 'utf8')).toBe('x')
@@ -166,6 +166,14 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await well('filesystem', 'statistics', volume.path)).toMatch(/^exclusiveOperation +none$/m)
     const { commits, exclusiveOperation } = await json('filesystem', 'statistics', volume.path)
     expect([Object.keys(commits).length, exclusiveOperation]).toEqual([5, 'none'])
+    await fs.sync()
+    const reset = await badly('filesystem', 'statistics', volume.path, '--reset', '--json')
+    const capabilities = /^CapEff:\s+(\w+)/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]
+    const mayReset = ((BigInt(`0x${capabilities}`) >> 24n) & 1n) === 1n // CAP_SYS_RESOURCE
+    if (mayReset) {
+      expect((await fs.statistics()).commits).toMatchObject({ maxMs: 0 })
+      expect(JSON.parse(reset.out)).toMatchObject({ commits: { count: expect.any(Number) } })
+    } else expect(reset).toMatchObject({ code: 1, out: '', err: expect.stringContaining('needs CAP_SYS_RESOURCE') })
     const changed = await well('filesystem', 'reclaim-settings', volume.path, '--threshold', '30', '--periodic', 'on')
     expect(changed).toMatch(/^data +30 % +off +on /m)
     const { types } = await json('filesystem', 'reclaim-settings', volume.path, '--type', 'metadata', '--dynamic', 'on')

@@ -34,4 +34,26 @@ describe('every command', () => {
     for (const command of root.commands) expect(out).toMatch(new RegExp(`^  ${command.name()} `, 'm'))
     expect((await btrmind(['help', 'usage'])).out).toContain('Usage: btrmind usage')
   })
+
+  it('has the short options of btrfs and fstrim', () => {
+    const SHORT = {
+      'subvolume snapshot': '-r read-only, -i inherit, -R recursive',
+      'subvolume create': '-i inherit',
+      'subvolume delete': '-R recursive, -i id',
+      scrub: '-r read-only',
+      defragment: '-r recursive, -c compress, -L level, -s start, -l length, -t threshold',
+      'balance start': '-d data, -m metadata, -s system, -f force',
+      'device add': '-f force',
+      'device replace': '-f force, -r avoid-source',
+      'device stats': '-z reset',
+      'quota enable': '-s simple',
+      'quota rescan': '-w wait',
+      'filesystem trim': '-o start, -l length, -m minimum',
+    }
+    for (const [command, wanted] of Object.entries(SHORT)) {
+      const { options } = all.find((one) => name(one) === command)!
+      const short = options.flatMap(({ short, long }) => (short ? [`${short} ${long!.slice(2)}`] : []))
+      expect(short.sort(), command).toEqual(wanted.split(', ').sort())
+    }
+  })
 })

@@ -20,16 +20,22 @@ Napi::Number number(Napi::Env env, uint64_t value, const char* what) {
   return Napi::Number::New(env, exact(value, what));
 }
 
-std::string uuidText(const uint8_t* bytes) {
+void appendUuid(std::string& text, const uint8_t* bytes) {
   static const char digits[] = "0123456789abcdef";
-  char text[36];
-  char* to = text;
+  char written[36];
+  char* to = written;
   for (int i = 0; i < 16; i++) {
     if (i == 4 || i == 6 || i == 8 || i == 10) *to++ = '-';
     *to++ = digits[bytes[i] >> 4];
     *to++ = digits[bytes[i] & 15];
   }
-  return std::string(text, sizeof text);
+  text.append(written, sizeof written);
+}
+
+std::string uuidText(const uint8_t* bytes) {
+  std::string text;
+  appendUuid(text, bytes);
+  return text;
 }
 
 bool uuidIsZero(const uint8_t* bytes) {

@@ -17,6 +17,7 @@ double exact(uint64_t value, const char* what);
 Napi::Number number(Napi::Env env, uint64_t value, const char* what);
 // 16 raw bytes → "7eb6fe9b-bd59-4617-9023-13bf1747a83b".
 std::string uuidText(const uint8_t* bytes);
+void appendUuid(std::string& text, const uint8_t* bytes);
 bool uuidIsZero(const uint8_t* bytes);
 
 // Arguments of one native function. Every asynchronous function takes its ticket first (see task.h).

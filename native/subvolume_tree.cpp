@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <iterator>
 #include <map>
 #include <mutex>
 #include <unordered_map>
@@ -19,8 +18,8 @@ namespace {
 constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
 constexpr uint64_t kMax = UINT64_MAX;
-constexpr uint64_t kRange = 512;  // ids: some 256 KiB of the tree
-constexpr unsigned kThreads = 4;
+constexpr uint64_t kRange = 256;  // ids: some 128 KiB of the tree
+constexpr unsigned kThreads = 8;  // a disk has its full rate from there on
 
 // What a ROOT_ITEM and the ROOT_BACKREF behind it say; `name` empty: it has no place.
 struct Found {
@@ -60,6 +59,7 @@ SubvolumeInfo parseRoot(const Item& item) {
 // Those with ids from `first` to `last`, by id.
 std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
   std::vector<Found> found;
+  found.reserve(kRange);
   int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {first, 0, 0}, {last, 255, kMax}, [&](const Item& item) {
     if (item.key.type == BTRFS_ROOT_ITEM_KEY) {
       found.push_back({parseRoot(item), {}});
@@ -91,13 +91,13 @@ uint64_t nextRoot(int fd, uint64_t from) {
   return id;
 }
 
-// By id. A volume with many directories at its top has as many ROOT_REFs there, below kFirst: they are not read.
-// Several threads go from range to range: a cold disk gives several leaves at once in the time of one.
-std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
-  std::vector<Found> found = readRoots(fd, kFirst, kFirst + kRange - 1, cancelled);
+// By the first id of each range. A volume with many directories at its top has as many ROOT_REFs there, below kFirst:
+// they are not read. Several threads go from range to range: a cold disk gives several leaves in the time of one.
+using Ranges = std::map<uint64_t, std::vector<Found>>;
+Ranges readRootTree(int fd, const Cancelled& cancelled) {
+  Ranges ranges;
   std::mutex mutex;
-  uint64_t next = nextRoot(fd, kFirst + kRange);
-  std::map<uint64_t, std::vector<Found>> ranges;
+  uint64_t next = kFirst;
   auto endOf = [](uint64_t first) { return kLast - first < kRange ? kLast : first + kRange - 1; };
   auto take = [&](unsigned) {
     for (;;) {
@@ -116,32 +116,33 @@ std::vector<Found> readRootTree(int fd, const Cancelled& cancelled) {
       next = std::max(next, after);
     }
   };
-  if (next <= kLast) inParallel(kThreads, take);
-  for (auto& [first, some] : ranges) std::move(some.begin(), some.end(), std::back_inserter(found));
-  return found;
+  uint64_t second = nextRoot(fd, kFirst + kRange);
+  inParallel(second > kLast ? 1 : kThreads, take);
+  return ranges;
 }
 
 }  // namespace
 
-std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
-  std::vector<Found> found = readRootTree(fd, cancelled);
+void forEachSubvolume(int fd, const Cancelled& cancelled, const SubvolumeVisit& visit) {
+  const Ranges ranges = readRootTree(fd, cancelled);
+  std::vector<const Found*> found;
+  for (const auto& [start, some] : ranges)
+    for (const Found& one : some) found.push_back(&one);
   // Children of each as a list through `next`, by id; the last place is the top's.
   const uint32_t none = UINT32_MAX;
   std::unordered_map<uint64_t, uint32_t> places;
   places.reserve(found.size() + 1);
-  for (uint32_t i = 0; i < found.size(); i++) places.emplace(found[i].info.id, i);
+  for (uint32_t i = 0; i < found.size(); i++) places.emplace(found[i]->info.id, i);
   places.emplace(BTRFS_FS_TREE_OBJECTID, found.size());
   std::vector<uint32_t> first(found.size() + 1, none), next(found.size(), none);
   for (uint32_t i = static_cast<uint32_t>(found.size()); i-- > 0;) {
-    auto parent = places.find(found[i].info.parent_id);
-    if (found[i].name.empty() || parent == places.end()) continue;
+    auto parent = places.find(found[i]->info.parent_id);
+    if (found[i]->name.empty() || parent == places.end()) continue;
     next[i] = first[parent->second];
     first[parent->second] = i;
   }
 
   Directories directories(fd);
-  std::vector<Subvolume> out;
-  out.reserve(found.size());
   struct Level {
     uint32_t child;
     size_t prefix;  // bytes of `path` that belong to the level's subvolume
@@ -156,7 +157,7 @@ std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
     }
     uint32_t at = level.child;
     level.child = next[at];
-    Found& child = found[at];
+    const Found& child = *found[at];
     const Directories::Place& directory = directories.find(child.info.parent_id, child.info.dir_id);
     if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
     // Deleted or moved since the root tree was read.
@@ -164,11 +165,10 @@ std::vector<Subvolume> readSubvolumes(int fd, const Cancelled& cancelled) {
     path.resize(level.prefix);
     path += directory.path;
     path += child.name;
-    out.push_back({child.info, path});
+    visit(child.info, path, found.size());
     path += '/';
     levels.push_back({first[at], path.size()});
   }
-  return out;
 }
 
 }  // namespace btrmind

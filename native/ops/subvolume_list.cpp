@@ -43,7 +43,7 @@ struct Rows {
           exact(info.rtransid, "generation when received"), info.flags & kRootIsReadonly ? 1.0 : 0.0,
           milliseconds(info.otime), milliseconds(info.ctime), milliseconds(info.stime), milliseconds(info.rtime)})
       numbers.push_back(value);
-    for (const uint8_t* uuid : {info.uuid, info.parent_uuid, info.received_uuid}) uuids += uuidText(uuid);
+    for (const uint8_t* uuid : {info.uuid, info.parent_uuid, info.received_uuid}) appendUuid(uuids, uuid);
     paths += path;
     pathEnds.push_back(static_cast<uint32_t>(paths.size()));
   }
@@ -151,10 +151,10 @@ Rows list(const HandlePtr& handle, const std::string& below, const Cancelled& ca
   const bool everything = below.empty();
   Rows rows;
   if (place.root.get() < 0) {
-    std::vector<Subvolume> all = readSubvolumes(fd, cancelled);
-    rows.reserve(all.size());
-    for (const Subvolume& subvolume : all)
-      if (everything || isBeneath(subvolume.path, place.directory)) rows.add(subvolume.info, subvolume.path);
+    forEachSubvolume(fd, cancelled, [&](const SubvolumeInfo& info, const std::string& path, size_t atMost) {
+      if (rows.pathEnds.empty()) rows.reserve(everything ? atMost : 0);
+      if (everything || isBeneath(path, place.directory)) rows.add(info, path);
+    });
     return rows;
   }
   // What lies below the subvolume, as far as the caller may look.

@@ -100,7 +100,8 @@ void tally() {
 
 void subvolumes() {
   ScopedFd fd(descriptor());
-  for (const Subvolume& row : readSubvolumes(fd.get(), kGoOn)) require(!row.path.empty());
+  forEachSubvolume(fd.get(), kGoOn,
+                   [](const SubvolumeInfo&, const std::string& path, size_t) { require(!path.empty()); });
 }
 
 void users() {

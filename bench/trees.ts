@@ -18,7 +18,7 @@ import { runInNewContext } from 'node:vm'
 import { rows as rowsOf } from '../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../src/btrfs/filesystem.js'
 import type { ScanOptions } from '../src/btrfs/scan.js'
-import { makeVolume, run } from '../test/helpers/volume.js'
+import { makeVolume, run, type TestVolume } from '../test/helpers/volume.js'
 import { type BenchRow, limitRow, medians, row } from './measure.js'
 
 /** Calls before the first that counts: by then V8 has compiled what it will compile. */
@@ -32,6 +32,14 @@ const dropCaches = () => {
   writeFileSync('/proc/sys/vm/drop_caches', '3')
 }
 
+/**
+ * A loop device reads through its image's page cache, one request after the other in one worker; now it hands each on as
+ * a disk takes it, several at a time.
+ */
+function queueLikeADisk(volume: TestVolume): void {
+  for (const loop of volume.loops) run('losetup', '--direct-io=on', loop)
+}
+
 /** @param scale of the sizes that the rows name; smaller is quicker and says less */
 export async function rows(rounds = 7, scale = 1): Promise<BenchRow[]> {
   return [
@@ -42,6 +50,7 @@ export async function rows(rounds = 7, scale = 1): Promise<BenchRow[]> {
 
 async function listing(rounds: number, count: number): Promise<BenchRow[]> {
   using volume = makeVolume({ devicesMiB: [8192] })
+  queueLikeADisk(volume)
   await using fs = await openFilesystem(volume.path)
   await fs.createSubvolume('base')
   for (let i = 0; i < 16; i++) mkdirSync(join(volume.path, `dir${i}`))
@@ -157,6 +166,7 @@ async function intoRows(fs: KernelFilesystem, rounds: number) {
 
 async function scanning(rounds: number, count: number): Promise<BenchRow[]> {
   using volume = makeVolume({ devicesMiB: [8192] })
+  queueLikeADisk(volume)
   await using fs = await openFilesystem(volume.path)
   makeFiles(volume.path, count)
   await fs.sync()

@@ -1,7 +1,7 @@
 /** Files in batches of columns, from a walk or a scan. */
 import { inspect } from 'node:util'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
-
+import { Rows } from './rows.js'
 import type { Volume } from './volume.js'
 
 /** Directories and files that a walk left out for one reason. */
@@ -127,8 +127,15 @@ export function fileRef(batch: FileBatch, index: number): FileRef {
  * @example
  * for await (const file of rows(fs.scan())) if (file.sizeBytes > 1e9) console.log(file.path)
  */
-export async function* rows(batches: AsyncIterable<FileBatch>): AsyncGenerator<FileRow, void, void> {
-  for await (const batch of batches) yield* rows.of(batch)
+export function rows(batches: AsyncIterable<FileBatch>): AsyncIterableIterator<FileRow, undefined, void> {
+  const iterator = batches[Symbol.asyncIterator]()
+  return new Rows(
+    async () => {
+      const { done, value } = await iterator.next()
+      return done ? undefined : rows.of(value)
+    },
+    async () => iterator.return?.(),
+  )
 }
 /** The files of one batch. */
 rows.of = function* of(batch: FileBatch): Generator<FileRow, void, void> {

@@ -50,7 +50,10 @@ export interface SubvolumeListOptions extends CallOptions {
  * for await (const { id, path } of fs.subvolumes()) console.log(id, path)
  */
 export function subvolumes(volume: Volume, options: SubvolumeListOptions = {}): Rows<Subvolume> {
+  let asked = false
   return new Rows(async () => {
+    if (asked) return undefined
+    asked = true
     const { below, ...callWith } = check('subvolumes', listOptions, options)
     const directory = below === undefined ? '' : volume.resolve(below)
     const context = below === undefined ? {} : { path: directory }

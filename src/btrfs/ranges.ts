@@ -13,7 +13,7 @@ const FIRST_INODE = 256
 const MOST = 8
 const AT_ONCE = Math.min(MOST, availableParallelism())
 /** In one batch. */
-const MANY_WAITS = 8
+const MANY_WAITS = 4
 
 interface Range {
   readonly cursor: Promise<NativeFileCursor>
@@ -47,15 +47,18 @@ export async function* ranges(
     return cursor
   }
   let position = FIRST_INODE
-  // A small tree is read before a second one is worth its opening.
+  // A small tree is read before a second cursor is worth its opening; a cold disk is known before much of it is read.
+  let length = Math.ceil(inodes / 16)
   let atOnce = 1
   const begin = () => {
     while (under.length < atOnce && position < Number.POSITIVE_INFINITY) {
       const from = position
       const cursor = idle.shift() ?? another()
-      position += inodes
+      position += length
+      const last = position - 1
+      length = Math.min(2 * length, inodes)
       const coming = cursor.then((cursor) => {
-        native.scanRange(cursor, from, from + inodes - 1)
+        native.scanRange(cursor, from, last)
         return next(cursor)
       })
       coming.catch(() => {}) // heard of when it is awaited
@@ -70,7 +73,7 @@ export async function* ranges(
         under.shift()
         idle.push(range.cursor)
         position = Math.max(position, raw.next!)
-        atOnce = Math.min(raw.waits < MANY_WAITS ? AT_ONCE : MOST, atOnce + 1)
+        atOnce = raw.waits < MANY_WAITS ? Math.min(AT_ONCE, atOnce + 1) : MOST
       } else {
         range.coming = range.cursor.then(next)
         range.coming.catch(() => {})

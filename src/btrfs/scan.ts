@@ -147,4 +147,4 @@ async function* read(
 }
 
 /** Inodes. */
-const SPARSE_RANGE = 16_384
+const SPARSE_RANGE = 8192

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { basename, join, relative } from 'node:path'
-import { check } from '../errors.js'
+import { BtrfsError, check } from '../errors.js'
 import { type NativeFileCursor, type NativeTally, native } from '../native.js'
 import { batches, type ScanBatch } from './batch.js'
 import { type Directory, directoryFor, topOf } from './directory.js'
@@ -77,6 +77,10 @@ export async function* scanTree(
   if (readonly) return yield* read(volume, root, checked, operation, into)
   const taken = join(top, `${TEMPORARY}${randomUUID()}`)
   const own = await volume.share(operation)
+  if (volume.closing.aborted) {
+    await own.close()
+    throw closed(operation, root.path)
+  }
   // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
   const making = snapshot(own, top, taken, { readonly: true })
   let removal: Promise<void> | undefined
@@ -97,6 +101,10 @@ export async function* scanTree(
       operation,
       into,
     )
+  } catch (error) {
+    // close() took the snapshot away under whoever was about to open it.
+    const taken = volume.closing.aborted && ['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)
+    throw taken ? closed(operation, root.path) : error
   } finally {
     try {
       await remove()
@@ -105,6 +113,10 @@ export async function* scanTree(
       await own.close()
     }
   }
+}
+
+function closed(operation: string, path: string): BtrfsError {
+  return new BtrfsError(operation, { code: 'EBADF', errno: -9, text: 'the filesystem was closed', path })
 }
 
 const TEMPORARY = '.btrmind-scan-'

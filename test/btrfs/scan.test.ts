@@ -19,7 +19,7 @@ import { describe, expect, it, vi } from 'vitest'
 import { type FileRow, fileRef, rows } from '../../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { ScanOptions } from '../../src/btrfs/scan.js'
-import { native } from '../../src/native.js'
+import { type NativeHandle, native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
@@ -276,6 +276,46 @@ describe.skipIf(cannotMount)('scan()', () => {
         await other.close()
       }
       expect(left()).toEqual([])
+    }
+    // While it is about to be opened: the name is looked for when close() has taken it away.
+    for (const call of ['directory', 'scanOpen'] as const) {
+      const other = await openFilesystem(volume.path)
+      let closed: Promise<void> | undefined
+      const open = native[call] as (ticket: number, handle: NativeHandle, ...rest: unknown[]) => Promise<never>
+      const spy = vi
+        .spyOn(native, call)
+        .mockImplementation(async (ticket: number, handle: NativeHandle, ...rest: unknown[]) => {
+          if (!String(rest[0]).includes('.btrmind-scan')) return open(ticket, handle, ...rest)
+          const shared = native.share(handle)
+          closed = other.close()
+          await vi.waitFor(() => expect(left()).toEqual([]), { timeout: 10_000 })
+          return open(ticket, shared, ...rest).finally(() => native.close(shared))
+        })
+      try {
+        await expect(consume(other)).rejects.toMatchObject({ code: 'EBADF', operation: 'scan' })
+        expect(closed).toBeDefined()
+        await closed
+      } finally {
+        spy.mockRestore()
+      }
+    }
+    // Before it is begun.
+    {
+      const other = await openFilesystem(volume.path)
+      const share = native.share
+      const make = vi.spyOn(native, 'snapshot')
+      const spy = vi.spyOn(native, 'share').mockImplementation((handle) => {
+        const own = share(handle)
+        void other.close()
+        return own
+      })
+      try {
+        await expect(consume(other)).rejects.toMatchObject({ code: 'EBADF' })
+        expect(make).not.toHaveBeenCalled()
+      } finally {
+        spy.mockRestore()
+        make.mockRestore()
+      }
     }
     // Nobody reads on.
     const other = await openFilesystem(volume.path)

@@ -15,6 +15,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineInspect(env, exports);
   btrmind::defineQuota(env, exports);
   btrmind::defineScrub(env, exports);
+  btrmind::defineSharing(env, exports);
   btrmind::defineCompress(env, exports);
   btrmind::defineDefragment(env, exports);
   btrmind::defineEncoded(env, exports);

@@ -13,6 +13,7 @@ void defineSettings(Napi::Env env, Napi::Object exports);
 void defineInspect(Napi::Env env, Napi::Object exports);
 void defineQuota(Napi::Env env, Napi::Object exports);
 void defineScrub(Napi::Env env, Napi::Object exports);
+void defineSharing(Napi::Env env, Napi::Object exports);
 void defineCompress(Napi::Env env, Napi::Object exports);
 void defineDefragment(Napi::Env env, Napi::Object exports);
 void defineEncoded(Napi::Env env, Napi::Object exports);

@@ -53,6 +53,8 @@ export interface ExtentsNative {
     end: number | undefined,
     sync: boolean,
   ): Promise<{ rows: Float64Array; more: boolean; file?: NativeHandle }>
+
+  // native/ops/sharing.cpp
   deduplicateCounters(): NativeDeduplicateCounters
   /** `totalBytes` once the source was looked at. */
   deduplicateDone(counters: NativeDeduplicateCounters): {

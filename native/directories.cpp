@@ -1,6 +1,7 @@
 #include "directories.h"
 
 #include <cerrno>
+#include <cstddef>
 #include <vector>
 
 namespace btrmind {
@@ -13,6 +14,30 @@ constexpr size_t kItemBytes = 4096;
 constexpr size_t kMaxDepth = 65536;  // more would be a circle, in a tree that is damaged
 
 }  // namespace
+
+bool hasEntry(int fd, uint64_t directory, std::string_view name, uint64_t inode) {
+  uint32_t hash = ~1U;  // crc32c, as the kernel begins it
+  for (unsigned char byte : name) {
+    hash ^= byte;
+    for (int bit = 0; bit < 8; bit++) hash = (hash >> 1) ^ ((hash & 1) != 0 ? 0x82f63b78 : 0);
+  }
+  bool found = false;
+  const Key key{directory, BTRFS_DIR_ITEM_KEY, hash};
+  int returned = searchTree(fd, 0, key, key, [&](const Item& item) {
+    constexpr size_t kHeader = sizeof(btrfs_dir_item);
+    for (size_t at = 0; at + kHeader <= item.length;) {
+      const size_t length = item.at<uint16_t>(at + offsetof(btrfs_dir_item, name_len));
+      const size_t data = item.at<uint16_t>(at + offsetof(btrfs_dir_item, data_len));
+      if (at + kHeader + length > item.length) break;
+      const std::string_view text(reinterpret_cast<const char*>(item.data + at + kHeader), length);
+      found |= text == name && item.at<uint64_t>(at + offsetof(btrfs_dir_item, location)) == inode;
+      at += kHeader + length + data;
+    }
+    return false;
+  });
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "look up a name"};
+  return found;
+}
 
 const Directories::Place& Directories::find(uint64_t tree, uint64_t inode) {
   auto at = known_.find({tree, inode});

@@ -29,6 +29,9 @@ void forEachName(const Item& item, Visit visit) {
   }
 }
 
+// Whether a directory of the descriptor's own subvolume has an entry of that name for that inode. Throws Failure.
+bool hasEntry(int fd, uint64_t directory, std::string_view name, uint64_t inode);
+
 class Directories {
  public:
   // `top`: the inode that paths count from, in every tree; a subvolume's own directory by default.

@@ -373,19 +373,33 @@ void Scan::seek(Inode& inode, uint32_t firstType, uint32_t lastType) {
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read an inode"};
 }
 
+// Of more names than there are links those come first that their directories have. They may all be real: a link that
+// was just made is not counted yet. The end of those that count; one that is being renamed may stand in no directory.
+size_t Scan::settle(const Inode& inode, size_t firstName, size_t lastName) {
+  auto name = [&](size_t at) { return names_.begin() + static_cast<std::ptrdiff_t>(at); };
+  auto real = std::stable_partition(name(firstName), name(lastName), [&](const Name& it) {
+    return hasEntry(fd_.get(), it.parent, {text_.data() + it.offset, it.length}, inode.number);
+  });
+  // The last one of a directory is the latest.
+  std::reverse(real, name(lastName));
+  const auto links = static_cast<size_t>(std::max<uint64_t>(1, inode.links));
+  return std::max(static_cast<size_t>(real - names_.begin()), firstName + links);
+}
+
 void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled) {
   const bool isDirectory = S_ISDIR(static_cast<mode_t>(inode.row[kMode]));
   const bool isFile = S_ISREG(static_cast<mode_t>(inode.row[kMode]));
-  size_t firstName = inode.firstName, sought = names_.size();
+  size_t firstName = inode.firstName, sought = names_.size(), text = text_.size();
   // A search by generation may have left some out; a rename between two pages shows a name twice, or never: all of them
   // are asked for at once.
-  // While the kernel renames, both names are there: then once more, and in the end the one is as good as the other.
+  // While the kernel renames, both names are there, and longer where it puts off taking the old one away: then once
+  // more, and in the end what the directories have.
   for (int tries = 0; tries < kTries && lastName - firstName != std::max<uint64_t>(1, inode.links); tries++) {
     firstName = names_.size();
     seek(inode, BTRFS_INODE_ITEM_KEY, BTRFS_INODE_EXTREF_KEY);
     lastName = names_.size();
   }
-  if (inode.links <= 1 && lastName - firstName > 1) firstName = lastName - 1;
+  if (lastName - firstName > std::max<uint64_t>(1, inode.links)) lastName = settle(inode, firstName, lastName);
   if (options_.since > 0) {
     if (options_.extents && isFile) {
       std::fill(inode.row + kExtents, inode.row + kExtentColumns, 0);
@@ -415,7 +429,7 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
     }
   }
   if (names_.size() > sought) {
-    text_.resize(names_[sought].offset);
+    text_.resize(text);
     names_.resize(sought);
   }
 }

@@ -62,6 +62,7 @@ class Scan final : public Files {
   std::pair<std::string, std::string> firstPath(size_t firstName, size_t lastName);
   bool isBelow(size_t firstName, size_t lastName);
   uint64_t following();
+  size_t settle(const Inode& inode, size_t firstName, size_t lastName);
   void finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled);
   void add(const double* row, uint64_t parent, std::string_view name, Batch& batch);
   void seek(Inode& inode, uint32_t firstType, uint32_t lastType);

@@ -344,6 +344,57 @@ describe.skipIf(cannotMount)('scan()', () => {
     }
   })
 
+  it('a name that the kernel has not taken away yet is none, a link that it has not counted yet is one', async () => {
+    for (const name of ['low', 'high']) mkdirSync(at('unsettled', name), { recursive: true })
+    const names = async () =>
+      (await collect({ subvolume: 'unsettled', sync: false }))
+        .filter(({ mode }) => (mode & 0o170000) === 0o100000)
+        .map(({ path }) => path)
+        .sort()
+    writeFileSync(at('unsettled/low/up'), '')
+    writeFileSync(at('unsettled/high/down'), '')
+    writeFileSync(at('unsettled/linked'), '')
+    writeFileSync(at('unsettled/low/twice'), '')
+    linkSync(at('unsettled/low/twice'), at('unsettled/high/twice'))
+    await fs.sync()
+    renameSync(at('unsettled/low/up'), at('unsettled/high/up'))
+    renameSync(at('unsettled/high/down'), at('unsettled/low/down'))
+    linkSync(at('unsettled/linked'), at('unsettled/high/linked'))
+    linkSync(at('unsettled/low/twice'), at('unsettled/thrice'))
+    const expected = ['high/linked', 'high/twice', 'high/up', 'linked', 'low/down', 'low/twice', 'thrice']
+    expect(await names()).toEqual(expected)
+    await fs.sync()
+    expect(await names()).toEqual(expected)
+  })
+
+  it('while files with several names are renamed, none has one too many', async () => {
+    mkdirSync(at('hard/a/b'), { recursive: true })
+    for (let i = 0; i < 500; i++) {
+      writeFileSync(at('hard/a/b', `s${i}`), '')
+      for (const name of ['x', 'y']) linkSync(at('hard/a/b', `s${i}`), at('hard/a', `${name}${i}`))
+    }
+    writeFileSync(at('hard/go'), '')
+    const script = `const { renameSync, existsSync } = require('node:fs')
+      while (existsSync('go')) for (let i = 0; i < 500; i += 7) {
+        renameSync('a/b/s' + i, 'a/S' + i)
+        renameSync('a/S' + i, 'a/b/s' + i)
+      }`
+    const writer = spawn('node', ['-e', script], { cwd: at('hard') })
+    const ended = new Promise((resolve) => writer.once('exit', resolve))
+    try {
+      for (let i = 0; i < 60; i++) {
+        const names = new Map<number, string[]>()
+        for (const { inode, mode, path } of await collect({ subvolume: 'hard/a', batchSize: 64, sync: false }))
+          if ((mode & 0o170000) === 0o100000) names.set(inode, [...(names.get(inode) ?? []), path])
+        expect(names.size).toBe(500)
+        expect([...names.values()].filter((of) => of.length !== 3)).toEqual([])
+      }
+    } finally {
+      unlinkSync(at('hard/go'))
+      await ended
+    }
+  })
+
   it('without privilege walks, and says what only root may ask', async () => {
     mkdirSync(at('open/x'), { recursive: true })
     writeFileSync(at('open/x/file'), 'abc')

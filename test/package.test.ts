@@ -152,11 +152,13 @@ describe('the packed package', () => {
   })
 
   it.each([
-    ['nodenext', 'nodenext', false],
-    ['esnext', 'bundler', true],
-  ])('has types for module %s, resolution %s', (module, moduleResolution, skipLibCheck) => {
+    ['types.ts', 'nodenext', 'nodenext', false],
+    ['types.ts', 'esnext', 'bundler', true],
+    ['types.cts', 'nodenext', 'nodenext', true],
+    ['types.cts', 'node20', 'node16', true],
+  ])('has types for %s with module %s, resolution %s', (file, module, moduleResolution, skipLibCheck) => {
     write(
-      'types.ts',
+      file,
       `import { BtrfsError, openFilesystem, type Usage } from 'btrmind-native'
        import type { Filesystem } from 'btrmind-native/btrfs'
        import { calculateReward } from 'btrmind-native/agent'
@@ -173,7 +175,7 @@ describe('the packed package', () => {
       ...{ module, moduleResolution, target: 'es2022', lib: ['es2023', 'esnext.disposable'], types: ['node'] },
       ...{ strict: true, noEmit: true, skipLibCheck },
     }
-    write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['types.ts'] }))
+    write('tsconfig.json', JSON.stringify({ compilerOptions, files: [file] }))
     const tsc = join(root, 'node_modules/typescript/bin/tsc')
     expect(spawnSync(process.execPath, [tsc, '-p', project], { encoding: 'utf8' }).stdout).toBe('')
   })

@@ -1,6 +1,7 @@
 /** Commands that move block groups; what they do is loaded when they are called. */
 import type { Command } from 'commander'
 import { size, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 
 const FILTERS = `
@@ -24,21 +25,20 @@ export function addBalanceCommands(root: Command, io: Io, failed: () => void): v
       .option('-s, --system [filters]', 'block groups of the chunk tree', joined)
       .option('-f, --force', 'let a conversion take copies away from metadata or system')
       .option('--json', 'one JSON document')
-      .addHelpText('after', FILTERS)
+      .addHelpText('after', note(FILTERS))
 
   withTypes(balance.command('start').description('balance, with progress on a terminal'))
     .addHelpText(
       'after',
-      `
-Ctrl-C cancels after the block group that it is at, and leaves nothing behind: what was moved stays moved. To go on
+      note(`Ctrl-C cancels after the block group that it is at, and leaves nothing behind: what was moved stays moved. To go on
 later with the same filters, balance pause from another terminal; it then holds the volume until resume or cancel.
-Exit code 1 when another process cancelled or paused it, 130 after Ctrl-C.`,
+Exit code 1 when another process cancelled or paused it, 130 after Ctrl-C.`),
     )
     .action(async (path: string, options) => {
       if (!(await (await import('./balance.js')).start(io, path, options))) failed()
     })
   withTypes(balance.command('plan').description('what start would take, move and give back; nothing is done'))
-    .addHelpText('after', '\nExit code 1 when it does not fit.')
+    .addHelpText('after', note('Exit code 1 when it does not fit.'))
     .action(async (path: string, options) => {
       if (!(await (await import('./balance.js')).plan(io, path, options))) failed()
     })
@@ -66,7 +66,9 @@ Exit code 1 when another process cancelled or paused it, 130 after Ctrl-C.`,
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
-      '\nIt ends by itself where nothing is to be gained. Ctrl-C stops it after the block group that it is at; what was moved stays moved.',
+      note(
+        'It ends by itself where nothing is to be gained. Ctrl-C stops it after the block group that it is at; what was moved stays moved.',
+      ),
     )
     .action(async (path: string, options) => {
       if (!(await (await import('./reclaim.js')).reclaim(io, path, options))) failed()

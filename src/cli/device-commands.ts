@@ -1,6 +1,7 @@
 /** Commands that change devices; what they do is loaded when they are called. */
 import { type Command, InvalidArgumentError } from 'commander'
 import { newSize, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 
 const id = whole(1, 2 ** 53 - 1)
@@ -21,7 +22,7 @@ export function addDeviceCommands(root: Command, io: Io, failed: () => void): vo
     .argument('<device>', 'a whole block device or partition')
     .option('-f, --force', 'also when something is on it: that is lost')
     .option('--json', 'one JSON document: the devices then')
-    .addHelpText('after', '\nWhat is there already stays where it is until a balance.')
+    .addHelpText('after', note('What is there already stays where it is until a balance.'))
     .action(async (path: string, name: string, options) => (await import('./device.js')).add(io, path, name, options))
   device
     .command('remove')
@@ -31,9 +32,8 @@ export function addDeviceCommands(root: Command, io: Io, failed: () => void): vo
     .option('--json', 'one JSON document: the devices then')
     .addHelpText(
       'after',
-      `
-It cannot be undone: at the end the device's superblocks are wiped. Until then Ctrl-C stops it, and the device stays in
-the volume; what was moved off it stays where it is.`,
+      note(`It cannot be undone: at the end the device's superblocks are wiped. Until then Ctrl-C stops it, and the device stays in
+the volume; what was moved off it stays where it is.`),
     )
     .action(async (path: string, devid, options) => (await import('./device.js')).remove(io, path, devid, options))
   device
@@ -47,7 +47,7 @@ the volume; what was moved off it stays where it is.`,
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
-      '\nUntil it is done Ctrl-C stops it, and the volume is as it was; then the old device is out.',
+      note('Until it is done Ctrl-C stops it, and the volume is as it was; then the old device is out.'),
     )
     .action(async (path: string, devid: number, target: string, options) =>
       (await import('./device.js')).replace(io, path, devid, target, options),
@@ -65,7 +65,7 @@ the volume; what was moved off it stays where it is.`,
     .argument('<id>', 'as `btrmind devices` says', id)
     .argument('<size>', 'like 10GiB, +1GiB, max; to make it smaller by: -- -1GiB', newSize)
     .option('--json', 'one JSON document: the devices then')
-    .addHelpText('after', '\nShrinking moves what lies beyond the new end; Ctrl-C stops that, and the size stays.')
+    .addHelpText('after', note('Shrinking moves what lies beyond the new end; Ctrl-C stops that, and the size stays.'))
     .action(async (path: string, devid: number, size, options) =>
       (await import('./device.js')).resize(io, path, devid, size, options),
     )
@@ -77,7 +77,7 @@ the volume; what was moved off it stays where it is.`,
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
-      '\nExit code 1 when one is not zero, or cannot be read: of a missing device nothing is known.',
+      note('Exit code 1 when one is not zero, or cannot be read: of a missing device nothing is known.'),
     )
     .action(async (path: string, options) => {
       if (!(await (await import('./device.js')).stats(io, path, options))) failed()
@@ -87,7 +87,7 @@ the volume; what was moved off it stays where it is.`,
     .description('whether a device is missing, and what each profile bears')
     .argument('<path>', path)
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nExit code 1 when a device is missing.')
+    .addHelpText('after', note('Exit code 1 when a device is missing.'))
     .action(async (path: string, options) => {
       if (!(await (await import('./device.js')).redundancy(io, path, options))) failed()
     })
@@ -108,7 +108,7 @@ the volume; what was moved off it stays where it is.`,
     .description('whether the kernel knows every device of the volume that this one belongs to')
     .argument('<device>', 'a block device')
     .option('--json', 'true or false')
-    .addHelpText('after', '\nExit code 1 when one is missing.')
+    .addHelpText('after', note('Exit code 1 when one is missing.'))
     .action(async (name: string, options) => {
       if (!(await (await import('./device.js')).ready(io, name, options))) failed()
     })

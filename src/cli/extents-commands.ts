@@ -1,6 +1,7 @@
 /** Commands for the data of files; what they do is loaded when they are called. */
 import { type Command, Option } from 'commander'
 import { attribute, size, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 
 /** @param failed makes the exit code 1 */
@@ -13,7 +14,7 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .option('--start <size>', 'from here on', size)
     .option('--length <size>', 'so much from there', size)
     .option('--json', 'JSON lines, one an extent')
-    .addHelpText('after', '\nAddresses are of the volume, not of a device. Sizes are like 4096 or 10GiB.')
+    .addHelpText('after', note('Addresses are of the volume, not of a device. Sizes are like 4096 or 10GiB.'))
     .action(async (path: string, options) => (await import('./extents.js')).extents(io, path, options))
 
   root
@@ -31,7 +32,7 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .option('-s, --start <size>', 'of each file, from here on', size)
     .option('-l, --length <size>', 'of each file, so much from there', size)
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nWhat is shared or compressed already is left alone, unless asked for, and counted.')
+    .addHelpText('after', note('What is shared or compressed already is left alone, unless asked for, and counted.'))
     .action(async (path: string, options) => (await import('./defragment.js')).defragment(io, path, options))
 
   root
@@ -46,7 +47,7 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .option('--length <size>', 'so much from there (default: to its end)', size)
     .option('--destination-start <size>', 'where to begin in each destination (default: 0, whatever --start is)', size)
     .option('--json', 'one JSON document')
-    .addHelpText('after', '\nExit code 1 when one failed; that one differs is no failure.')
+    .addHelpText('after', note('Exit code 1 when one failed; that one differs is no failure.'))
     .action(async (source: string, destinations: string[], options) => {
       if (!(await (await import('./extents.js')).deduplicate(io, source, destinations, options))) failed()
     })
@@ -73,9 +74,8 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .option('--json', 'JSON lines: the descriptions without the data')
     .addHelpText(
       'after',
-      `
-The stream: a line of JSON with its format; for each piece of at most 128 KiB a line that describes it, and behind it
-its data, \`bytes\` long; at the end a line with size and count. Holes have no data. Only data: no owner, times, names.`,
+      note(`The stream: a line of JSON with its format; for each piece of at most 128 KiB a line that describes it, and behind it
+its data, \`bytes\` long; at the end a line with size and count. Holes have no data. Only data: no owner, times, names.`),
     )
     .action(async (path: string, options) => (await import('./encoded.js')).read(io, path, options))
   encoded
@@ -86,7 +86,9 @@ its data, \`bytes\` long; at the end a line with size and count. Holes have no d
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
-      '\nThe volume must have sectors of the same size. What is damaged or cut off is refused, and no file is left.',
+      note(
+        'The volume must have sectors of the same size. What is damaged or cut off is refused, and no file is left.',
+      ),
     )
     .action(async (path: string, options) => (await import('./encoded.js')).write(io, path, options))
 

@@ -5,6 +5,7 @@ import { list, number, position, whole } from './arguments.js'
 import { addBalanceCommands } from './balance-commands.js'
 import { addDeviceCommands } from './device-commands.js'
 import { addExtentsCommands } from './extents-commands.js'
+import { explain, note } from './help.js'
 import type { Io } from './output.js'
 import { addQuotaCommands, addSubvolumeCommands } from './subvolume-commands.js'
 import { addTreeCommands } from './tree-commands.js'
@@ -26,11 +27,16 @@ export function program(io: Io, exit: (code: number) => void): Command {
       writeErr: (text) => void io.stderr.write(text),
       outputError: () => {}, // main() has one form for all errors.
     })
+    .configureHelp({ subcommandTerm: (command) => command.name() })
+    .usage('<command> …')
     .showSuggestionAfterError()
     .enablePositionalOptions() // an option belongs to the command that it follows
     .addHelpText(
       'after',
-      '\nExit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 interrupted.',
+      note(`
+Each command’s --help has what it takes, the privilege that it needs, and an example.
+
+Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 interrupted.`),
     )
 
   root
@@ -71,7 +77,9 @@ export function program(io: Io, exit: (code: number) => void): Command {
     .option('--json', 'one JSON document')
     .addHelpText(
       'after',
-      '\nExit code 1 when errors were found that are not repaired, or another process cancelled it; 130 after Ctrl-C.',
+      note(
+        'Exit code 1 when errors were found that are not repaired, or another process cancelled it; 130 after Ctrl-C.',
+      ),
     )
     .action(async (path: string, { readOnly, ...options }) => {
       const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
@@ -121,6 +129,7 @@ export function program(io: Io, exit: (code: number) => void): Command {
   root.addHelpCommand(
     new Command('help').argument('[command]').description('the help of a command').helpGroup(groupOf('help')),
   )
+  explain(root)
   return root
 }
 

@@ -1,6 +1,7 @@
 /** Commands for subvolumes and quota groups; what they do is loaded when they are called. */
 import type { Command } from 'commander'
 import { list, number, onOff, sizeOrNone, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 import type { Change } from './quota.js'
 
@@ -39,7 +40,7 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
     .option('--per-second <n>', 'at most so many, so that others are not held up', number(0.001, 1e6))
     .option('--no-wait', 'do not wait for the space')
     .option(...JSON_DOCUMENT)
-    .addHelpText('after', '\nExit code 1 when one could not be deleted; the others are.')
+    .addHelpText('after', note('Exit code 1 when one could not be deleted; the others are.'))
     .action(async (paths: string[], options) => {
       if (!(await (await work()).remove(io, paths, options))) failed()
     })

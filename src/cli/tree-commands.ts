@@ -1,6 +1,7 @@
 /** Commands that read a whole tree. */
 import { type Command, Option } from 'commander'
 import { number, size, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 
 export function addTreeCommands(root: Command, io: Io): void {
@@ -33,6 +34,12 @@ export function addTreeCommands(root: Command, io: Io): void {
     .option('--nested', 'also the subvolumes in it')
     .option('--consistent', 'of one moment, through a temporary snapshot')
     .option('--json', 'one JSON document')
+    .addHelpText(
+      'after',
+      note(`
+A new piece begins where the data does not lie on disk right behind that before it in the file. Data behind a hole
+begins none, wherever it lies: a sparse file may be counted as one piece.`),
+    )
     .action(async (path: string, options) => (await import('./reports.js')).fragmentation(io, path, options))
 
   root

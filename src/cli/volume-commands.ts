@@ -1,6 +1,7 @@
 /** Commands for the volume as a whole, and for what lies where; what they do is loaded when they are called. */
 import { type Command, Option } from 'commander'
 import { list, onOff, size, tree, treeKey, whole } from './arguments.js'
+import { note } from './help.js'
 import type { Io } from './output.js'
 
 const VOLUME = ['<path>', 'any directory on the volume'] as const
@@ -110,6 +111,6 @@ export function addInspectCommands(root: Command, io: Io): void {
     .option('--max <key>', 'the last, as objectid:type:offset', treeKey)
     .option('--since <generation>', 'only leaves written in this generation or later', whole(0, 2 ** 53 - 1))
     .option('--json', 'JSON lines, one an item; 64-bit fields and bytes (hexadecimal) are strings')
-    .addHelpText('after', '\nAn item that cannot be decoded has no `fields`; `unavailable` says why.')
+    .addHelpText('after', note('An item that cannot be decoded has no `fields`; `unavailable` says why.'))
     .action(async (path: string, name: string | number, options) => (await work()).tree(io, path, name, options))
 }

@@ -29,10 +29,38 @@ describe('every command', () => {
     expect(long.map(name)).toEqual([])
     const { code, out } = await btrmind(['--help'])
     expect(code).toBe(0)
+    expect(out.split('\n').length).toBeLessThan(48)
     const headings = out.match(/^\S.*:$/gm)
     expect(headings).toEqual(['Options:', 'See what is there:', 'Keep it in shape:', 'Change it:'])
     for (const command of root.commands) expect(out).toMatch(new RegExp(`^  ${command.name()} `, 'm'))
     expect((await btrmind(['help', 'usage'])).out).toContain('Usage: btrmind usage')
+  })
+
+  it('says who may call it, with an example that it would take, in 80 columns', async () => {
+    for (const command of [root, ...all]) {
+      const words = command === root ? [] : name(command).split(' ')
+      const { out } = await btrmind([...words, '--help'])
+      expect(out.split('\n').filter((line) => line.length > 80)).toEqual([])
+      if (command.commands.length > 0 && command.name() !== 'quota') continue
+      if (command.name() === 'help') continue
+      expect(out, words.join(' ')).toMatch(/^Needs [a-z][\s\S]*\.\nExample: btrmind /m)
+      const example = /^Example: btrmind (.*)$/m
+        .exec(out)![1]!
+        .split(/ [<>] /)[0]!
+        .split(' ')
+      expect(example.slice(0, words.length)).toEqual(words)
+      const taken: string[] = []
+      const apart = program({} as never, () => {})
+      const find = (within: Command, [word, ...rest]: string[]): Command =>
+        word === undefined ? within : find(within.commands.find((one) => one.name() === word)!, rest)
+      find(apart, words).action(() => void taken.push(name(command)))
+      await apart.parseAsync(example, { from: 'user' })
+      expect(taken).toEqual([name(command)])
+    }
+  })
+
+  it('fragmentation says what a hole does to its pieces', async () => {
+    expect((await btrmind(['fragmentation', '--help'])).out).toMatch(/Data behind a hole\s+begins\s+none/)
   })
 
   it('has the short options of btrfs and fstrim', () => {

@@ -15,7 +15,7 @@ export interface ResumeOptions {
 export interface Operation<Progress, Result> extends AsyncIterable<Progress>, AsyncDisposable {
   /**
    * Settles when the work really ended; rejects with ECANCELED (and `progress`) after cancel(), and where nothing had
-   * begun with the reason of the caller's signal. A rejection that nobody looks at is not reported as unhandled. Whoever
+   * begun with the reason of the caller's signal: always where that was aborted already. A rejection that nobody looks at is not reported as unhandled. Whoever
    * iterates to the end gets it thrown there too.
    */
   readonly result: Promise<Result>
@@ -67,7 +67,8 @@ export class LongOperation<Progress, Result> implements Operation<Progress, Resu
     const stop = () => this.#stop.abort(signal?.reason)
     if (signal?.aborted) stop()
     signal?.addEventListener('abort', stop, { once: true })
-    this.result = work.start(this.#stop.signal).catch((error: unknown) => {
+    const started = signal?.aborted ? Promise.reject(signal.reason) : work.start(this.#stop.signal)
+    this.result = started.catch((error: unknown) => {
       // Stopped before it had begun: the caller's signal has a reason of its own, cancel() has none.
       const stopped = this.#stop.signal.aborted && error === this.#stop.signal.reason
       throw stopped && !signal?.aborted ? cancelled(work.operation, work.path, undefined) : error

@@ -118,6 +118,21 @@ describe.skipIf(cannotMount)('random stops', () => {
     expect(Object.keys(OPERATIONS).sort()).toEqual(told.sort())
   })
 
+  it.each(Object.entries(OPERATIONS))('%s does not begin where the signal was aborted already', async (name, begin) => {
+    await using fs = await openFilesystem(volume.path)
+    const reason = new Error('changed my mind')
+    const work = await begin(fs, AbortSignal.abort(reason))
+    await expect(work.result).rejects.toBe(reason)
+    await expect(work[Symbol.asyncIterator]().next()).rejects.toBe(reason)
+    expect(await work.progress()).toBeUndefined()
+    await work.cancel()
+    if (name === 'resumeBalance') {
+      expect(await fs.balanceStatus()).toMatchObject({ state: 'paused' })
+      await fs.cancelBalance()
+    }
+    expect(await fs.exclusiveOperation()).toBe('none')
+  })
+
   it.each(Object.entries(OPERATIONS).map(([name, begin], index) => ({ name, begin, index })))(
     '$name',
     async ({ name, begin, index }) => {

@@ -68,7 +68,7 @@ describe.skipIf(cannotMount)('trim()', () => {
     const stopped = { name: 'BtrfsError', code: 'ECANCELED', operation: 'trim', path: volume.path }
     const nothing = { blockGroups: 0, totalBlockGroups: length, trimmedBytes: 0 }
     await expect(work.result).rejects.toMatchObject({ ...stopped, progress: nothing })
-    await expect(fs.trim({ signal: AbortSignal.abort() }).result).rejects.toMatchObject(stopped)
+    await expect(fs.trim({ signal: AbortSignal.abort() }).result).rejects.toMatchObject({ name: 'AbortError' })
     const other = await openFilesystem(volume.path)
     const cut = other.trim()
     await other.close()

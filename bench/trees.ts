@@ -19,7 +19,8 @@ import { rows as rowsOf } from '../src/btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../src/btrfs/filesystem.js'
 import type { ScanOptions } from '../src/btrfs/scan.js'
 import { makeVolume, run, type TestVolume } from '../test/helpers/volume.js'
-import { type BenchRow, limitRow, medians, row } from './measure.js'
+import { limitRow, median, medians, type Row, row } from './measure.js'
+import { cannotImport, pythonPeer } from './python.js'
 
 /** Calls before the first that counts: by then V8 has compiled what it will compile. */
 const WARM_UP = 30
@@ -41,14 +42,14 @@ function queueLikeADisk(volume: TestVolume): void {
 }
 
 /** @param scale of the sizes that the rows name; smaller is quicker and says less */
-export async function rows(rounds = 7, scale = 1): Promise<BenchRow[]> {
+export async function rows(rounds = 7, scale = 1): Promise<Row[]> {
   return [
     ...(await listing(rounds, Math.round(10_000 * scale))),
     ...(await scanning(rounds, Math.round(300_000 * scale))),
   ]
 }
 
-async function listing(rounds: number, count: number): Promise<BenchRow[]> {
+async function listing(rounds: number, count: number): Promise<Row[]> {
   using volume = makeVolume({ devicesMiB: [8192] })
   queueLikeADisk(volume)
   await using fs = await openFilesystem(volume.path)
@@ -74,6 +75,9 @@ async function listing(rounds: number, count: number): Promise<BenchRow[]> {
     3,
   )
 
+  const name = `list ${count} subvolumes, all fields`
+  const iterated = await againstIterator(volume.path, name, list, rounds)
+
   let made = 0
   const fresh = () => `dir${made % 16}/fresh-${made++}`
   const snapshots = await medians(
@@ -87,12 +91,22 @@ async function listing(rounds: number, count: number): Promise<BenchRow[]> {
     },
     3,
   )
-  const name = `list ${count} subvolumes, all fields`
   return [
     row(name, 'btrfs subvolume list -puqR', warm.ours, warm.peer, { target: '≥ 4×' }),
     row(`${name}, cold`, 'btrfs subvolume list -puqR', cold.ours, cold.peer, { target: '≥ 8×' }),
+    iterated,
     row('64 snapshots into 16 directories', 'one after the other', snapshots.ours, snapshots.peer, { target: '≥ 4×' }),
   ]
+}
+
+/** libbtrfsutil’s own, from Python, whose objects cost less than its searches: one and more for each subvolume. */
+async function againstIterator(path: string, operation: string, list: () => unknown, rounds: number): Promise<Row> {
+  const peerName = 'libbtrfsutil’s iterator'
+  const skipped = cannotImport('btrfsutil')
+  if (skipped !== undefined) return { operation, peerName, skipped }
+  await using python = pythonPeer(path, 'import btrfsutil', 'list(btrfsutil.SubvolumeIterator(path, top=5, info=True))')
+  const measured = await medians({ ours: { run: list }, python: { run: python.ask } }, rounds)
+  return row(operation, peerName, measured.ours, median(python.seconds.slice(1)) * 1000, { target: '≥ 4×' })
 }
 
 /** @param made so many are there already */
@@ -164,7 +178,7 @@ async function intoRows(fs: KernelFilesystem, rounds: number) {
   return { overMs: rows - alone, heapBytes: most - before, delayMs: delay.max / 1e6 }
 }
 
-async function scanning(rounds: number, count: number): Promise<BenchRow[]> {
+async function scanning(rounds: number, count: number): Promise<Row[]> {
   using volume = makeVolume({ devicesMiB: [8192] })
   queueLikeADisk(volume)
   await using fs = await openFilesystem(volume.path)

@@ -1,24 +1,12 @@
 /** usage() against the command that prints the same figures, and against python3-btrfs inside a running Python. */
-import { execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { openFilesystem } from '../src/btrfs/filesystem.js'
 import { cannotMount, makeVolume, run, type VolumeOptions } from '../test/helpers/volume.js'
-import { medians, type Row, row, type SkippedRow } from './measure.js'
-
-const PYTHON = '/usr/bin/python3'
-/** Answers each line on stdin with the seconds that one usage() took; the interpreter's start is not counted. */
-const SCRIPT = `
-import btrfs, sys, time
-fs = btrfs.FileSystem(sys.argv[1])
-for line in sys.stdin:
-    start = time.perf_counter()
-    fs.usage()
-    print(time.perf_counter() - start, flush=True)
-`
+import { median, medians, type Row, row } from './measure.js'
+import { cannotImport, pythonPeer } from './python.js'
 
 /** Calls before the first that counts: by then V8 has compiled what it will compile. */
 const WARM_UP = 3000
@@ -84,30 +72,11 @@ async function againstPython(
   target: string | undefined,
 ): Promise<Row> {
   const peerName = 'python3-btrfs'
-  const skip = (skipped: string): SkippedRow => ({ operation, peerName, skipped })
-  try {
-    run(PYTHON, '-c', 'import btrfs')
-  } catch (error) {
-    return skip(`not installed: ${(error as Error).message.trim().split('\n').at(-1)}`)
-  }
-  const python = spawn(PYTHON, ['-c', SCRIPT, path], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const exit = once(python, 'exit')
-  try {
-    const answers = createInterface({ input: python.stdout })[Symbol.asyncIterator]()
-    const seconds: number[] = []
-    const ask = async () => {
-      python.stdin.write('\n')
-      seconds.push(Number((await answers.next()).value))
-    }
-    const times = 5
-    const measured = await medians({ ours, python: { run: ask, times } }, rounds)
-    const own = seconds.slice(times).sort((a, b) => a - b)
-    return row(operation, peerName, measured.ours, own[own.length >> 1]! * 1000, {
-      unit: 'µs',
-      ...(target && { target }),
-    })
-  } finally {
-    python.stdin.end()
-    await exit
-  }
+  const skipped = cannotImport('btrfs')
+  if (skipped !== undefined) return { operation, peerName, skipped }
+  await using python = pythonPeer(path, 'import btrfs\nfs = btrfs.FileSystem(path)', 'fs.usage()')
+  const times = 5
+  const measured = await medians({ ours, python: { run: python.ask, times } }, rounds)
+  const own = median(python.seconds.slice(times))
+  return row(operation, peerName, measured.ours, own * 1000, { unit: 'µs', ...(target && { target }) })
 }

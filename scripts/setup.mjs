@@ -2,7 +2,17 @@
 //   npm run setup                       everything
 //   node scripts/setup.mjs --for demo   what the demo needs (also: bench, test)
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import {
   at,
@@ -44,8 +54,13 @@ const SYSTEM = [
   },
   {
     name: 'python3-btrfs',
-    has: () => existsSync('/usr/lib/python3/dist-packages/btrfs/__init__.py'),
+    has: () => inPython('btrfs'),
     without: { bench: 'no comparison with python-btrfs' },
+  },
+  {
+    name: 'python3-btrfsutil',
+    has: () => inPython('btrfsutil'),
+    without: { bench: 'no comparison with libbtrfsutil' },
   },
   { name: 'clang-format-19', has: () => which('clang-format-19'), without: { test: 'C++ formatting is not checked' } },
   { name: 'clang-tidy-19', has: () => which('clang-tidy-19'), without: { test: 'C++ is not linted' } },
@@ -60,6 +75,8 @@ const SYSTEM = [
   { name: 'strace', has: () => which('strace'), without: { test: 'that no process is started is not checked' } },
 ]
 
+const PYTHON = '/usr/lib/python3/dist-packages'
+const inPython = (module) => existsSync(PYTHON) && readdirSync(PYTHON).some((name) => name.split('.')[0] === module)
 const header = (name) => ['/usr/include', '/usr/local/include'].map((dir) => join(dir, name)).find(existsSync)
 const isRoot = process.getuid?.() === 0
 const LOG = at('build/setup.log')

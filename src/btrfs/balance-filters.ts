@@ -2,9 +2,10 @@
 import * as v from 'valibot'
 import { BtrmindError, check } from '../errors.js'
 import { stripeBytes } from './chunk-allocator.js'
+import type { BlockGroup } from './inspect.js'
 import type { ResumeOptions } from './operation.js'
 import { callOptions, devidArgument, resumeOptions } from './options.js'
-import type { BlockGroupType, Profile } from './types.js'
+import type { Profile } from './types.js'
 
 /** At least `min` and at most `max`; what is left out has no bound. */
 export interface Bounds {
@@ -63,16 +64,6 @@ export interface BalanceProgress {
 
 export interface BalanceStatus extends BalanceProgress, BalanceSelection {
   readonly state: 'running' | 'paused'
-}
-
-/** What the filters look at. */
-export interface FilteredGroup {
-  readonly logicalBytes: number
-  readonly type: BlockGroupType
-  readonly profile: Profile
-  readonly sizeBytes: number
-  readonly usedBytes: number | undefined
-  readonly stripes: readonly { readonly devid: number; readonly offsetBytes: number }[]
 }
 
 const U32 = 2 ** 32 - 1
@@ -237,7 +228,7 @@ const toRange = (startBytes: number, endBytes: number): ByteRange =>
   endBytes === Number.POSITIVE_INFINITY ? { startBytes } : { startBytes, endBytes }
 
 /** As the kernel's should_balance_chunk() has it, without the limit. */
-export function passes(given: BalanceFilters, group: FilteredGroup): boolean {
+export function passes(given: BalanceFilters, group: BlockGroup): boolean {
   const { usagePercent, profiles, devid, drange, vrange, stripes, convert, soft } = given
   const { sizeBytes, usedBytes = 0, logicalBytes } = group
   if (profiles !== undefined && !profiles.includes(group.profile)) return false
@@ -265,8 +256,8 @@ export function passes(given: BalanceFilters, group: FilteredGroup): boolean {
 }
 
 /** Those that a balance takes, in its order: from the highest address down. */
-export function chosen<Group extends FilteredGroup>(groups: readonly Group[], selection: BalanceSelection): Group[] {
-  const of = (group: FilteredGroup) => (group.type === 'data+metadata' ? 'data' : group.type)
+export function chosen<Group extends BlockGroup>(groups: readonly Group[], selection: BalanceSelection): Group[] {
+  const of = (group: BlockGroup) => (group.type === 'data+metadata' ? 'data' : group.type)
   const taken: Group[] = []
   for (const type of ['data', 'metadata', 'system'] as const) {
     const given = selection[type]

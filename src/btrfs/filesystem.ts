@@ -39,6 +39,7 @@ import { measure } from './measure.js'
 import type { ResumeOptions } from './operation.js'
 import { callOptions } from './options.js'
 import {
+  type AttributeChanges,
   attributes,
   type Compression,
   compressionProperty,
@@ -52,6 +53,7 @@ import {
   disableQuota,
   type EnableQuotaOptions,
   enableQuota,
+  type LimitQgroupOptions,
   limitQgroup,
   quota,
   type RescanOptions,
@@ -73,6 +75,7 @@ import { type ScanOptions, scan } from './scan.js'
 import { type ScrubOptions, scrub } from './scrub.js'
 import {
   defaultSubvolume,
+  type FeatureChanges,
   features,
   setDefaultSubvolume,
   setFeatures,
@@ -311,7 +314,7 @@ export class KernelFilesystem implements Filesystem {
   unassignQgroup(child: string, parent: string, options?: CallOptions) {
     return unassignQgroup(this.#volume, child, parent, options)
   }
-  limitQgroup(id: string, limits: Parameters<typeof limitQgroup>[2]) {
+  limitQgroup(id: string, limits: LimitQgroupOptions) {
     return limitQgroup(this.#volume, id, limits)
   }
   setLabel(label: string, options?: CallOptions) {
@@ -320,7 +323,7 @@ export class KernelFilesystem implements Filesystem {
   features(options?: CallOptions) {
     return features(this.#volume, options)
   }
-  setFeatures(wanted: Parameters<typeof setFeatures>[1], options?: CallOptions) {
+  setFeatures(wanted: FeatureChanges, options?: CallOptions) {
     return setFeatures(this.#volume, wanted, options)
   }
   startSync(options?: CallOptions) {
@@ -350,7 +353,7 @@ export class KernelFilesystem implements Filesystem {
   attributes(path: string, options?: CallOptions) {
     return attributes(this.#volume, path, options)
   }
-  setAttributes(path: string, wanted: Parameters<typeof setAttributes>[2], options?: CallOptions) {
+  setAttributes(path: string, wanted: AttributeChanges, options?: CallOptions) {
     return setAttributes(this.#volume, path, wanted, options)
   }
   readEncoded(path: string, options?: ReadEncodedOptions) {

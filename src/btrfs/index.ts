@@ -50,8 +50,8 @@ export type * from './items/space.js'
 export type { DecodedItem } from './items/types.js'
 export type { Measurement } from './measure.js'
 export type { Operation, ResumeOptions } from './operation.js'
-export type { Attributes, Compression } from './properties.js'
-export type { EnableQuotaOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
+export type { AttributeChanges, Attributes, Compression } from './properties.js'
+export type { EnableQuotaOptions, LimitQgroupOptions, Qgroup, QgroupLimits, Quota, RescanOptions } from './quota.js'
 export type { Reclaim, ReclaimChange, ReclaimChanges, ReclaimSettings } from './reclaim.js'
 export type { ProfileRedundancy, Redundancy } from './redundancy.js'
 export type {
@@ -70,7 +70,7 @@ export type {
 } from './reports.js'
 export type { ScanOptions } from './scan.js'
 export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
-export type { Feature, Features } from './settings.js'
+export type { Feature, FeatureChanges, Features } from './settings.js'
 export type {
   CloneOptions,
   DedupeDestination,

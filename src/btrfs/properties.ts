@@ -88,6 +88,8 @@ export interface Attributes {
   /** d: left out by dump(8). */
   readonly nodump: boolean
 }
+/** On or off; what is not named stays. */
+export type AttributeChanges = { readonly [name in keyof Attributes]?: boolean | undefined }
 /** FS_*_FL */
 const FLAGS: Readonly<Record<keyof Attributes, number>> = {
   nocow: 0x0080_0000,
@@ -133,7 +135,7 @@ const wantedAttributes = v.record(v.string(), v.optional(v.boolean()), 'an objec
 export async function setAttributes(
   volume: Volume,
   path: string,
-  wanted: { readonly [name in keyof Attributes]?: boolean | undefined },
+  wanted: AttributeChanges,
   options: CallOptions = {},
 ): Promise<void> {
   const target = volume.resolve(check('setAttributes: path', pathArgument, path))

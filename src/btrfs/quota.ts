@@ -37,6 +37,11 @@ export interface Quota {
 export interface EnableQuotaOptions extends CallOptions {
   readonly simple?: boolean
 }
+/** null takes a limit away, undefined leaves it as it is. */
+export interface LimitQgroupOptions extends CallOptions {
+  readonly referencedBytes?: number | null | undefined
+  readonly exclusiveBytes?: number | null | undefined
+}
 export interface RescanOptions extends CallOptions {
   readonly wait?: boolean
 }
@@ -45,7 +50,7 @@ const INCONSISTENT = 4
 const SIMPLE = 8
 
 const bytes = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
-const limits = v.strictObject({
+const limitOptions = v.strictObject({
   ...callOptions.entries,
   referencedBytes: v.optional(v.nullable(bytes)),
   exclusiveBytes: v.optional(v.nullable(bytes)),
@@ -242,13 +247,9 @@ async function relate(
  * @example
  * await fs.limitQgroup('0/257', { referencedBytes: 10 * 1024 ** 3 })
  */
-export async function limitQgroup(
-  volume: Volume,
-  id: string,
-  given: CallOptions & { readonly referencedBytes?: number | null; readonly exclusiveBytes?: number | null },
-): Promise<void> {
+export async function limitQgroup(volume: Volume, id: string, limits: LimitQgroupOptions): Promise<void> {
   const group = checkId('limitQgroup', id)
-  const { referencedBytes, exclusiveBytes, ...callWith } = check('limitQgroup', limits, given)
+  const { referencedBytes, exclusiveBytes, ...callWith } = check('limitQgroup', limitOptions, limits)
   const limit = (bytes: number | null | undefined) => (bytes === null ? -1 : bytes)
   await volume.call('limitQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
     native.qgroupLimit(t, volume.handle, ...group, limit(referencedBytes), limit(exclusiveBytes)),

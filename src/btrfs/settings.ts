@@ -50,6 +50,8 @@ const INCOMPAT = [
 ] as const
 export type Feature = (typeof COMPAT_RO)[number] | Exclude<(typeof INCOMPAT)[number], undefined>
 
+/** On or off; what is not named stays. */
+export type FeatureChanges = { readonly [name in Feature]?: boolean | undefined }
 /** Names of features; one that this version does not know is 'compat_ro:7' or 'incompat:40', its bit. */
 export interface Features {
   readonly inUse: readonly string[]
@@ -93,11 +95,7 @@ function named(kind: string, names: readonly (string | undefined)[], flags: bigi
  * @example
  * await fs.setFeatures({ extended_iref: true })
  */
-export async function setFeatures(
-  volume: Volume,
-  wanted: Partial<Record<Feature, boolean>>,
-  options: CallOptions = {},
-): Promise<void> {
+export async function setFeatures(volume: Volume, wanted: FeatureChanges, options: CallOptions = {}): Promise<void> {
   const callWith = check('setFeatures', callOptions, options)
   const sets = { compat_ro: { mask: 0n, values: 0n }, incompat: { mask: 0n, values: 0n } }
   for (const [name, on] of Object.entries(check('setFeatures: features', featuresArgument, wanted))) {

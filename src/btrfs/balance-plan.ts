@@ -186,6 +186,12 @@ function ground({ groups, reading }: Layout, selection: BalanceSelection) {
   return { devices, all, target }
 }
 
+/** Whether another block group of a type can be made. Internal, as planOf(). */
+export function growable(now: Layout, type: BlockGroupType): boolean {
+  const { all, target } = ground(now, {})
+  return nextChunk(all, type, target(type)) !== undefined
+}
+
 function walkThrough(now: Layout, taken: readonly BlockGroup[], selection: BalanceSelection, useFree: boolean) {
   const { groups } = now
   const { devices, all, target: written } = ground(now, selection)

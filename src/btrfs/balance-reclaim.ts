@@ -3,12 +3,13 @@ import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import { type BalanceProgress, type BalanceSelection, packFilters } from './balance-filters.js'
-import { layout, planOf } from './balance-plan.js'
+import { growable, type Layout, layout, planOf } from './balance-plan.js'
 import { type CallOptions, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
 import type { BlockGroup } from './inspect.js'
 import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { resumeOptions } from './options.js'
+import { type Classes, hasRoom, hasSizeClasses, readClasses } from './size-classes.js'
 import type { Volume } from './volume.js'
 
 export interface ReclaimOptions extends ResumeOptions {
@@ -36,8 +37,8 @@ export interface ReclaimProgress {
 export interface ReclaimResult extends ReclaimProgress {
   /**
    * Why it is over: `targetUnallocatedBytes` is reached; `maxBlockGroups` are moved; no further one passes
-   * `maxUsagePercent`; what is used of the next one fits nowhere; it would only change its place, or three in a row did;
-   * the kernel left one where it was (a swap file is in it).
+   * `maxUsagePercent`; what is used of the next one fits nowhere; those left would only change their places, or three in
+   * a row did; the kernel left one where it was (a swap file is in it).
    */
   readonly stopped: 'target' | 'limit' | 'none left' | 'no room' | 'no gain' | 'stuck'
 }
@@ -102,6 +103,27 @@ async function reclaim(
   tell: (progress: ReclaimProgress) => void,
 ): Promise<ReclaimResult> {
   const state: State = { blockGroups: 0, movedBytes: 0, unallocatedBytes: 0, gainedBytes: 0, current: undefined }
+  /** What would only change their places. */
+  const inVain = new Set<string>()
+  const known = new Map<string, Classes>()
+  const classesOf = async (group: BlockGroup): Promise<Classes> => {
+    const name = `${key(group)} ${group.usedBytes}`
+    const classes = known.get(name) ?? (await readClasses(volume, group, stop))
+    known.set(name, classes)
+    return classes
+  }
+  /** Whether what is used of it goes into block groups that there are: while others can be made, only by its class. */
+  const fills = async (group: BlockGroup, { groups, reading }: Layout): Promise<boolean> => {
+    if (group.type !== 'data' || !group.usedBytes || !hasSizeClasses()) return true
+    if (!growable({ groups, reading }, group.type)) return true
+    const others = groups.filter((other) => other.type === 'data' && key(other) !== key(group))
+    const rooms: { classes: Classes; freeBytes: number }[] = []
+    for (const other of others) {
+      const freeBytes = other.sizeBytes - (other.usedBytes ?? 0)
+      if (freeBytes > 0) rooms.push({ classes: await classesOf(other), freeBytes })
+    }
+    return hasRoom(await classesOf(group), rooms)
+  }
   /** Made meanwhile: not to be moved once more. */
   let made: Set<string> | undefined
   const look = async (options: CallOptions = {}) => {
@@ -127,12 +149,16 @@ async function reclaim(
       if (targetUnallocatedBytes !== undefined && now.unallocatedBytes >= targetUnallocatedBytes) return end('target')
       if (maxBlockGroups !== undefined && state.blockGroups >= maxBlockGroups) return end('limit')
       stop.throwIfAborted()
-      const next = leastUsed(now.groups, maxUsagePercent, made)
-      if (next === undefined) return end('none left')
+      const next = leastUsed(now.groups, maxUsagePercent, made, inVain)
+      if (next === undefined) return end(inVain.size > 0 ? 'no gain' : 'none left')
       const selection = only(next)
       const plan = planOf(now, selection)
       if (!plan.possible) return end('no room')
-      if (plan.unallocatedAfterBytes <= plan.unallocatedBytes || fruitless === SIZE_CLASSES) return end('no gain')
+      if (fruitless === SIZE_CLASSES) return end('no gain')
+      if (plan.unallocatedAfterBytes <= plan.unallocatedBytes || !(await fills(next, now))) {
+        inVain.add(key(next))
+        continue
+      }
       const { logicalBytes, sizeBytes, usedBytes = 0 } = next
       state.current = { logicalBytes, sizeBytes, usedBytes }
       tell({ ...state })
@@ -146,6 +172,7 @@ async function reclaim(
       state.blockGroups++
       state.movedBytes += usedBytes
       fruitless = after.unallocatedBytes > now.unallocatedBytes ? 0 : fruitless + 1
+      inVain.clear()
       now = after
     }
   } catch (error) {
@@ -170,11 +197,11 @@ const key = ({ logicalBytes, stripes }: BlockGroup) =>
 function leastUsed(
   groups: readonly BlockGroup[],
   maxPercent: number,
-  made: ReadonlySet<string>,
+  ...without: ReadonlySet<string>[]
 ): BlockGroup | undefined {
   const share = ({ usedBytes = 0, sizeBytes }: BlockGroup) => usedBytes / sizeBytes
   return groups
-    .filter((group) => group.type.startsWith('data') && !made.has(key(group)))
+    .filter((group) => group.type.startsWith('data') && !without.some((set) => set.has(key(group))))
     .filter((group) => group.usedBytes !== undefined && 100 * share(group) < maxPercent)
     .sort((a, b) => share(a) - share(b) || b.logicalBytes - a.logicalBytes)[0]
 }

@@ -8,6 +8,7 @@ import type { ReclaimProgress } from '../../src/btrfs/balance-reclaim.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { BlockGroup } from '../../src/btrfs/inspect.js'
 import { redundancyOf } from '../../src/btrfs/redundancy.js'
+import { hasRoom, hasSizeClasses } from '../../src/btrfs/size-classes.js'
 import { createRandom } from '../../src/random.js'
 import { MIB } from '../../src/units.js'
 import { useFreshVolume } from '../helpers/use-volume.js'
@@ -21,6 +22,24 @@ const failure = (result: Promise<unknown>) =>
     () => undefined,
     (error) => error,
   )
+
+describe('size classes', () => {
+  it('are there since Linux 6.3', () => {
+    expect(['5.15.0', '6.2.16-generic', '6.3.0-rc1', '6.18.44', '7.0'].map((kernel) => hasSizeClasses(kernel))).toEqual(
+      [false, false, true, true, true],
+    )
+  })
+  it('each needs room among its own, or in an empty block group', () => {
+    const small = { classes: [5, 0, 0], freeBytes: 10 } as const
+    const mixed = { classes: [1, 1, 0], freeBytes: 4 } as const
+    expect(hasRoom([14, 0, 0], [small, mixed])).toBe(true)
+    expect(hasRoom([15, 0, 0], [small, mixed])).toBe(false)
+    expect(hasRoom([1, 4, 0], [small, mixed])).toBe(true)
+    expect(hasRoom([0, 0, 1], [small, mixed])).toBe(false)
+    expect(hasRoom([0, 0, 1], [small, { classes: [0, 0, 0], freeBytes: 1 }])).toBe(true)
+    expect(hasRoom([0, 0, 0], [])).toBe(true)
+  })
+})
 
 describe.skipIf(cannotMount)('reclaimDataBlockGroups()', () => {
   const { volume, fs } = useFreshVolume({ devicesMiB: [576] })
@@ -88,6 +107,19 @@ describe.skipIf(cannotMount)('reclaimDataBlockGroups()', () => {
     for (const { usedBytes, sizeBytes } of await data())
       if (again.stopped === 'none left') expect(usedBytes).toBe(sizeBytes)
     expect(await fs.reclaimDataBlockGroups({ maxUsagePercent: 1 }).result).toMatchObject({ stopped: 'none left' })
+  })
+
+  it('leaves alone what would only change its place: another run moves nothing', async () => {
+    // Of every size class: the kernel keeps them apart while it can make block groups.
+    for (let i = 0; i < 4; i++) writeFileSync(join(volume.path, `small${i}`), noise.subarray(0, 50_000))
+    for (let i = 0; i < 2; i++) run('fallocate', '--length', '9MiB', join(volume.path, `large${i}`))
+    await fs.sync()
+    const first = await fs.reclaimDataBlockGroups({ maxUsagePercent: 100 }).result
+    expect(first.gainedBytes).toBeGreaterThan(0)
+    const before = await data()
+    const again = await fs.reclaimDataBlockGroups({ maxUsagePercent: 100 }).result
+    expect(again).toMatchObject({ blockGroups: 0, movedBytes: 0 })
+    expect(await data()).toEqual(before)
   })
 
   it.each(['cancel()', 'a signal', 'close()'])('%s at any moment leaves no balance behind', async (how) => {

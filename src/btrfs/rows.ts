@@ -61,18 +61,20 @@ export class Rows<Row> implements AsyncIterableIterator<Row, undefined, void> {
   }
 
   /** As calls of a generator: one after the other. */
-  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+  async #inTurn<T>(step: () => Promise<T>): Promise<T> {
     const before = this.#last
+    // Not the step's own promise: only where nobody else waits for that does an error's stack go on to the caller.
+    let end = () => {}
+    this.#last = new Promise<void>((resolve) => {
+      end = resolve
+    })
     this.#waiting++
-    const result = (async () => {
-      await before
-      try {
-        return await step()
-      } finally {
-        this.#waiting--
-      }
-    })()
-    this.#last = result.catch(() => {})
-    return result
+    await before
+    try {
+      return await step()
+    } finally {
+      this.#waiting--
+      end()
+    }
   }
 }

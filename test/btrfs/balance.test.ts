@@ -356,7 +356,7 @@ describe.skipIf(cannotMount)('balance()', () => {
       'startBytes less than endBytes',
     )
     expect(() => fs.balance({ data: { convert: 'raid2' as never } })).toThrow("got 'raid2'")
-    expect(() => fs.balance({ metadata: { usage: 5 } as never })).toThrow("unknown option 'usage'")
+    expect(() => fs.balance({ metadata: { usage: 5 } as never })).toThrow("unknown option 'metadata.usage'")
     expect(() => fs.balance({ data: {}, timeoutMs: 5 } as never)).toThrow("unknown option 'timeoutMs'")
     expect(() => fs.resumeBalance({ intervalMs: 0 })).toThrow("option 'intervalMs'")
   })

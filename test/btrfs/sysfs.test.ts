@@ -111,7 +111,7 @@ describe.skipIf(cannotMount)('sysfs', () => {
       [{ data: { thresholdPercent: 1.5 } }, '1.5'],
       [{ data: { dynamic: 1 } }, '1'],
       [{ zonedThresholdPercent: 50 }, '50'],
-      [{ data: { threshold: 5 } }, "'threshold'"],
+      [{ data: { threshold: 5 } }, "'data.threshold'"],
       [{ dat: {} }, "did you mean 'data'"],
       [{ data: {} }, 'got nothing'],
     ] as const)

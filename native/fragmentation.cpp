@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "place.h"
 #include "tree_search.h"
 
 namespace btrmind {
@@ -37,11 +38,10 @@ class Random {
 int bracketHighest(int fd, uint64_t tree, uint64_t precision, uint64_t& above) {
   int failed = 0;
   auto anyFrom = [&](uint64_t objectid) {
-    bool any = false;
-    int returned =
-        searchTree(fd, tree, {objectid, 0, 0}, {kLast, 255, kMax}, [&](const Item&) { return !(any = true); }, {1, 1});
+    uint64_t found;
+    int returned = nextObject(fd, tree, objectid, kLast, found);
     if (returned < 0) failed = returned;
-    return any;
+    return found != kMax;
   };
   above = kFirst;
   if (!anyFrom(kFirst)) return failed;
@@ -72,11 +72,10 @@ int chooseTrees(int fd, Random& random, std::vector<Tree>& trees) {
       if (chosen == id) return;
     ids.push_back(id);
   };
-  btrfs_ioctl_ino_lookup_args lookup = {};
-  lookup.objectid = BTRFS_FIRST_FREE_OBJECTID;
-  int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup);
+  uint64_t own;
+  int returned = trySubvolumeOf(fd, own);
   if (returned < 0) return returned;
-  choose(lookup.treeid);
+  choose(own);
   choose(BTRFS_FS_TREE_OBJECTID);
   uint64_t above = 0;
   returned = bracketHighest(fd, BTRFS_ROOT_TREE_OBJECTID, kMax, above);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <mutex>
 #include <string_view>
 
@@ -35,11 +36,36 @@ ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flag
   return fd;
 }
 
-uint64_t subvolumeOf(int fd, const std::string& path) {
+int trySubvolumeOf(int fd, uint64_t& id) {
   btrfs_ioctl_ino_lookup_args lookup = {};
   lookup.objectid = BTRFS_FIRST_FREE_OBJECTID;  // Of itself it needs no privilege, and fills the tree in.
-  checkedIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup, "find the subvolume", path);
-  return lookup.treeid;
+  int returned = tryIoctl(fd, BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &lookup);
+  id = lookup.treeid;
+  return returned;
+}
+
+uint64_t subvolumeOf(int fd, const std::string& path) {
+  uint64_t id;
+  int returned = trySubvolumeOf(fd, id);
+  if (returned < 0) throw Failure{-returned, "BTRFS_IOC_INO_LOOKUP", "find the subvolume", path};
+  return id;
+}
+
+ScopedFd openByNumber(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation) {
+  struct {
+    file_handle header;
+    uint32_t fid[5];  // the kernel's btrfs_fid without a parent, packed
+  } handle = {};
+  handle.header.handle_bytes = sizeof handle.fid;
+  handle.header.handle_type = 0x4d;
+  memcpy(handle.fid, &inode, sizeof inode);
+  memcpy(handle.fid + 2, &subvolume, sizeof subvolume);
+  handle.fid[4] = static_cast<uint32_t>(generation);
+  int fd = open_by_handle_at(mount, &handle.header, O_RDONLY | O_NOATIME | O_NONBLOCK | O_CLOEXEC);
+  if (fd >= 0 || errno == ENOENT || errno == ESTALE) return ScopedFd(fd);
+  Failure failure{errno, "open_by_handle_at", "open a file by its number"};
+  if (errno == EPERM) failure.hint = "needs root (CAP_DAC_READ_SEARCH)";
+  throw failure;
 }
 
 namespace {

@@ -14,8 +14,13 @@ namespace btrmind {
 void requireOnVolume(const HandlePtr& handle, int fd, const std::string& path);
 ScopedFd openOnVolume(const HandlePtr& handle, const std::string& path, int flags, const char* step);
 
-// The subvolume that an open file or directory of a volume is in. Needs no privilege.
+// The subvolume that an open file or directory of a volume is in. Needs no privilege. The first: 0, or -errno.
+int trySubvolumeOf(int fd, uint64_t& id);
 uint64_t subvolumeOf(int fd, const std::string& path);
+
+// An inode of any subvolume of the volume that `mount` is open on, also outside of what is mounted; the path may be of
+// any length, and change meanwhile. Generation 0: whichever it has. -1 where it is gone. Needs CAP_DAC_READ_SEARCH.
+ScopedFd openByNumber(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation);
 
 struct Mount {
   std::string id;

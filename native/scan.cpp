@@ -15,6 +15,7 @@
 #include "beneath.h"
 #include "extents.h"
 #include "js.h"
+#include "place.h"
 
 namespace btrmind {
 
@@ -48,21 +49,6 @@ double timeAt(const Item& item, size_t offset) {
   return milliseconds(item.at<int64_t>(offset), item.at<uint32_t>(offset + sizeof(int64_t)));
 }
 
-// By its number, since the path may be of any length and may change. Descriptor or -errno.
-int openInode(int mount, uint64_t subvolume, uint64_t inode, uint64_t generation) {
-  struct {
-    file_handle header;
-    uint32_t fid[5];  // the kernel's btrfs_fid without a parent, packed
-  } handle = {};
-  handle.header.handle_bytes = sizeof handle.fid;
-  handle.header.handle_type = 0x4d;
-  memcpy(handle.fid, &inode, sizeof inode);
-  memcpy(handle.fid + 2, &subvolume, sizeof subvolume);
-  handle.fid[4] = static_cast<uint32_t>(generation);
-  int fd = open_by_handle_at(mount, &handle.header, O_RDONLY | O_NOATIME | O_NONBLOCK | O_CLOEXEC);
-  return fd < 0 ? -errno : fd;
-}
-
 // NaN where a double cannot hold it: a size is whatever truncate(2) was asked for, and must not end the scan.
 double bytesOrNan(uint64_t bytes) {
   const auto value = static_cast<double>(bytes);
@@ -74,15 +60,6 @@ double waitsSoFar() {
   rusage usage = {};
   getrusage(RUSAGE_THREAD, &usage);
   return static_cast<double>(usage.ru_nvcsw);
-}
-
-// Of what openInode() gave: whether the inode was deleted meanwhile. Throws where it is there and cannot be opened.
-bool isGone(int fd) {
-  if (fd >= 0) return false;
-  if (fd == -ENOENT || fd == -ESTALE) return true;
-  Failure failure{-fd, "open_by_handle_at", "open a file by its number"};
-  if (fd == -EPERM) failure.hint = "needs root (CAP_DAC_READ_SEARCH)";
-  throw failure;
 }
 
 uint64_t inodeOf(int fd) {
@@ -108,10 +85,7 @@ Scan::Scan(ScopedFd directory, ScanOptions options)
       next_{BTRFS_FIRST_FREE_OBJECTID, 0, 0},
       last_(kLastInode) {
   options_.extents |= options_.sharing;
-  btrfs_ioctl_ino_lookup_args args = {};
-  args.objectid = BTRFS_FIRST_FREE_OBJECTID;
-  checkedIoctl(fd_.get(), BTRMIND_REQUEST(BTRFS_IOC_INO_LOOKUP), &args, "read the subvolume's id");
-  subvolume_ = args.treeid;
+  subvolume_ = subvolumeOf(fd_.get(), {});
   // Without the privilege this says so, not the first batch.
   Key first{BTRFS_FIRST_FREE_OBJECTID, 0, 0};
   int returned = searchTree(fd_.get(), 0, first, first, [](const Item&) { return false; }, {1, 1, kPageBytes});
@@ -126,17 +100,8 @@ void Scan::range(uint64_t first, uint64_t last) {
 
 // The first inode after the range; kMax: there is none.
 uint64_t Scan::following() {
-  uint64_t found = kMax;
-  if (last_ >= kLastInode) return found;
-  SearchLimits one{1, 1, kPageBytes, options_.since};
-  int returned = searchTree(
-      fd_.get(), 0, {last_ + 1, 0, 0}, {kLastInode, 255, kMax},
-      [&](const Item& item) {
-        found = item.key.objectid;
-        return false;
-      },
-      one);
-  if (returned == -EOVERFLOW) return last_ + 1;  // there is one, larger than the page
+  uint64_t found;
+  int returned = nextObject(fd_.get(), 0, last_ + 1, kLastInode, found, {1, 1, kPageBytes, options_.since});
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the subvolume's tree"};
   return found;
 }
@@ -344,8 +309,8 @@ std::pair<std::string, std::string> Scan::firstPath(size_t firstName, size_t las
 void Scan::measure(const Inode& inode, size_t lastName, const Cancelled& cancelled) {
   Usage usage;
   if (inode.references > 0) {
-    ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
-    if (isGone(fd.get())) return;
+    ScopedFd fd = openByNumber(fd_.get(), subvolume_, inode.number, inode.generation);
+    if (fd.get() < 0) return;
     int failed = forEachExtent(fd.get(), 0, kMax, true, cancelled, [&](const fiemap_extent& extent) {
       if (extent.fe_flags & (FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN)) return true;
       usage.bytes += extent.fe_length;
@@ -409,9 +374,9 @@ void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& 
   }
   auto share = [&] {
     if (!options_.sharing || !isFile || inode.row[kExtents] == 0) return;
-    ScopedFd fd(openInode(fd_.get(), subvolume_, inode.number, inode.generation));
+    ScopedFd fd = openByNumber(fd_.get(), subvolume_, inode.number, inode.generation);
     Extents extents;
-    int failed = isGone(fd.get()) ? ENOENT : readExtents(fd.get(), 0, kMax, cancelled, extents);
+    int failed = fd.get() < 0 ? ENOENT : readExtents(fd.get(), 0, kMax, cancelled, extents);
     if (failed != 0 && failed != ENOENT && failed != ECANCELED)
       throw Failure{failed, "FS_IOC_FIEMAP", "look what is shared"};
     inode.row[kSharedBytes] = failed == 0 ? static_cast<double>(extents.sharedBytes) : std::nan("");

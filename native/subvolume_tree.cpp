@@ -79,14 +79,8 @@ std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancel
 
 // The least id from `from` on that the root tree has anything of; kMax: there is none.
 uint64_t nextRoot(int fd, uint64_t from) {
-  uint64_t id = kMax;
-  if (from > kLast) return id;
-  int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {from, 0, 0}, {kLast, 255, kMax},
-                            [&](const Item& item) {
-                              id = item.key.objectid;
-                              return false;
-                            },
-                            {1, 1});
+  uint64_t id;
+  int returned = nextObject(fd, BTRFS_ROOT_TREE_OBJECTID, from, kLast, id);
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the root tree"};
   return id;
 }

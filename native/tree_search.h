@@ -119,4 +119,22 @@ int searchTree(int fd, uint64_t tree, Key first, Key last, Visit visit, SearchLi
   return 0;
 }
 
+// The first object from `first` to `last` that the tree has anything of; UINT64_MAX: there is none. 0, or -errno.
+inline int nextObject(int fd, uint64_t tree, uint64_t first, uint64_t last, uint64_t& found,
+                      SearchLimits limits = {1, 1}) {
+  constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
+  found = kNone;
+  if (first > last) return 0;
+  int returned = searchTree(
+      fd, tree, {first, 0, 0}, {last, 255, kNone},
+      [&](const Item& item) {
+        found = item.key.objectid;
+        return false;
+      },
+      limits);
+  if (returned != -EOVERFLOW) return returned;
+  found = first;  // there is something, larger than the page
+  return 0;
+}
+
 }  // namespace btrmind

@@ -3,6 +3,7 @@ import { join, relative } from 'node:path'
 import * as v from 'valibot'
 import { type BtrfsError, check } from '../errors.js'
 import { type NativeNamed, type NativeTally, native } from '../native.js'
+import type { Directory } from './directory.js'
 import { directoryFor, topOf } from './directory.js'
 import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
@@ -272,14 +273,14 @@ function report<Report>(
   }
   const work = async (stop: AbortSignal) => {
     const top = await directoryFor(operation, volume, volume.resolve(subvolume), { signal: stop })
-    const scan = async (path: string) => {
+    const scan = async (path: string, found?: Directory) => {
       const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
       const checked = checkScan({ subvolume: path, consistent, sharing, signal: stop })
-      await scanTree(volume, checked, operation, { tally, prefix }).next() // there are no batches
+      await scanTree(volume, checked, operation, { tally, prefix }, found).next() // there are no batches
       stop.throwIfAborted()
       subvolumes++
     }
-    await scan(top.path)
+    await scan(top.path, top)
     if (!nested) return
     const holder = top.subvolumeTop ? top.path : await topOf(volume, top, operation)
     for (const { path } of (await tree(volume, holder, { signal: stop })).slice(1)) {

@@ -57,15 +57,16 @@ export interface Into {
 type Checked = ReturnType<typeof checkScan>
 export const checkScan = (options: ScanOptions) => check('scan', scanOptions, options)
 
-/** Internal; with `into` the batches have no rows. */
+/** Internal; with `into` the batches have no rows; with `found` its directory is known. */
 export async function* scanTree(
   volume: Volume,
   checked: Checked,
   operation: string,
   into?: Into,
+  found?: Directory,
 ): AsyncGenerator<ScanBatch, void, void> {
   const { signal, consistent, sync } = checked
-  const root = await directoryFor(operation, volume, volume.resolve(checked.subvolume), { signal })
+  const root = found ?? (await directoryFor(operation, volume, volume.resolve(checked.subvolume), { signal }))
   if (!consistent) {
     if (sync) await volume.call(operation, {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
     return yield* read(volume, root, checked, operation, into)

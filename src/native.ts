@@ -351,6 +351,7 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
   /** Unlinked, and the cleaner is not done with them. */
   deletedSubvolumes(ticket: number, handle: NativeHandle): Promise<Float64Array>
   setReadonly(ticket: number, handle: NativeHandle, path: string, readonly: boolean): Promise<void>
+  setReadonlyById(ticket: number, handle: NativeHandle, id: number, readonly: boolean): Promise<void>
 
   // native/ops/subvolume_list.cpp
   /** `below` '': the whole volume. */

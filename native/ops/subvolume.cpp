@@ -354,6 +354,22 @@ Napi::Value setReadonly(const Args& args) {
       toUndefined);
 }
 
+// setReadonlyById(ticket, handle, id, readonly): wherever it is, also outside of what is mounted
+Napi::Value setReadonlyById(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  uint64_t id = args.u64(2);
+  bool readonly = args.boolean(3);
+  return quick(
+      args, handle,
+      [=](const Cancelled&) {
+        ScopedFd fd = openByNumber(handle->fd(), id, kSubvolumeInode, 0);
+        if (fd.get() < 0) throw Failure{ENOENT, "open_by_handle_at", "open the subvolume by its id"};
+        checkedUtil(btrfs_util_set_subvolume_read_only_fd(fd.get(), readonly), "BTRFS_IOC_SUBVOL_SETFLAGS");
+        return Nothing{};
+      },
+      toUndefined);
+}
+
 }  // namespace
 
 void defineSubvolume(Napi::Env env, Napi::Object exports) {
@@ -363,6 +379,7 @@ void defineSubvolume(Napi::Env env, Napi::Object exports) {
   define<removeById>(env, exports, "deleteSubvolumeById");
   define<deletedSubvolumes>(env, exports, "deletedSubvolumes");
   define<setReadonly>(env, exports, "setReadonly");
+  define<setReadonlyById>(env, exports, "setReadonlyById");
 }
 
 }  // namespace btrmind

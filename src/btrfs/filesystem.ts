@@ -218,8 +218,8 @@ export class KernelFilesystem implements Filesystem {
   snapshotTree(source: string, destination: string, options?: SnapshotOptions) {
     return snapshotTree(this.#volume, source, destination, options)
   }
-  deleteSubvolumes(paths: readonly string[], options?: DeleteManyOptions) {
-    return deleteSubvolumes(this.#volume, paths, options)
+  deleteSubvolumes(which: readonly (string | number)[], options?: DeleteManyOptions) {
+    return deleteSubvolumes(this.#volume, which, options)
   }
   fileExtents(root: Root, file: FileRef, options?: CallOptions) {
     return fileExtents(this.#volume, root, file, options)

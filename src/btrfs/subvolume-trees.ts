@@ -7,7 +7,7 @@ import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
 import { type CallOptions, poll } from './call.js'
 import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
-import { callOptions, pathArgument, resumeOptions, snapshotOptions } from './options.js'
+import { callOptions, pathArgument, resumeOptions, snapshotOptions, subvolumeId } from './options.js'
 import { subvolume, subvolumes } from './subvolume-list.js'
 import { deleteSubvolume, type SnapshotOptions, snapshot } from './subvolumes.js'
 import type { Volume } from './volume.js'
@@ -62,6 +62,9 @@ interface Member {
   readonly inner: string
 }
 
+/** Named by id, not by path. */
+type Target = Member & { readonly byId: boolean }
+
 /** A subvolume and, unless it is asked for alone, those in it: parents first. */
 export async function tree(volume: Volume, path: string, options: CallOptions, recursive = true): Promise<Member[]> {
   const top = await subvolume(volume, path, options)
@@ -71,6 +74,23 @@ export async function tree(volume: Volume, path: string, options: CallOptions, r
   for await (const { path: whole, id, parentId, readonly } of subvolumes(volume, { ...options, below: path })) {
     const inner = whole.slice(top.path === '' ? 0 : top.path.length + 1)
     all.push({ id, parentId, readonly, path: join(path, inner), inner })
+  }
+  return all
+}
+
+/** The same of an id, wherever it is: what it is called, for errors, in place of the path. */
+async function treeOf(volume: Volume, id: number, recursive: boolean): Promise<Member[]> {
+  const row = ({ id, parentId, readonly }: Omit<Member, 'path' | 'inner'>): Member => {
+    return { id, parentId, readonly, path: `subvolume ${id}`, inner: '' }
+  }
+  const all = [row(await subvolume(volume, id))]
+  if (!recursive) return all
+  const within = new Set([id])
+  // Parents come first.
+  for await (const found of subvolumes(volume)) {
+    if (found.parentId === undefined || !within.has(found.parentId)) continue
+    within.add(found.id)
+    all.push(row(found))
   }
   return all
 }
@@ -149,6 +169,8 @@ export interface DeleteProgress {
   /** What was left alone, or not found, and why; the others went on. */
   readonly failures: readonly { readonly path: string; readonly error: Error }[]
 }
+/** Not the top of the volume: with what is inside that would be all. */
+const deletable = v.pipe(subvolumeId, v.minValue(256))
 const deleteManyOptions = v.strictObject({
   ...resumeOptions.entries,
   recursive: v.optional(v.boolean(), false),
@@ -160,7 +182,8 @@ const deleteManyOptions = v.strictObject({
  * Deletes subvolumes one after the other, each by its id, and waits until the cleaner has freed them all.
  * BTRFS_IOC_SNAP_DESTROY_V2 · CAP_SYS_ADMIN, or without `waitUntilFreed` the mount option user_subvol_rm_allowed ·
  * seconds to hours. cancel(), an aborted signal and close() stop it before the next one; what was deleted stays so.
- * @param paths absolute, or relative to the filesystem's path
+ * @param which their paths, absolute or relative to the filesystem's; or their ids, wherever they are, also outside of
+ *   what is mounted (CAP_SYS_ADMIN, Linux 5.7): `failures` then name them `subvolume 257`
  * @returns an operation; its `result` has what could not be found or deleted in `failures`, and rejects with BtrfsError
  * ECANCELED with the same in `progress`, or EPERM (it may not wait: nothing was deleted)
  * @throws BtrmindError BTRMIND_ERR_OPTION, BTRMIND_ERR_ARGUMENT
@@ -170,10 +193,14 @@ const deleteManyOptions = v.strictObject({
  */
 export function deleteSubvolumes(
   volume: Volume,
-  paths: readonly string[],
+  which: readonly (string | number)[],
   options: DeleteManyOptions = {},
 ): Operation<DeleteProgress, DeleteProgress> {
-  const targets = check('deleteSubvolumes: paths', v.array(pathArgument), paths).map((path) => volume.resolve(path))
+  const targets = check(
+    'deleteSubvolumes: which',
+    v.array(v.union([deletable, pathArgument], 'a path, or an id of 256 or more')),
+    which,
+  )
   const { signal, intervalMs, ...how } = check('deleteSubvolumes', deleteManyOptions, options)
   const failures: { path: string; error: Error }[] = []
   const waiting = new Set<number>()
@@ -185,11 +212,16 @@ export function deleteSubvolumes(
     throw cancelled('deleteSubvolumes', volume.path, now())
   }
   const work = async (own: Volume, stop: AbortSignal) => {
-    const all = new Map<number, Member>()
-    for (const path of targets) {
+    const all = new Map<number, Target>()
+    // By id they are found in the root tree, as it was committed.
+    if (targets.some((target) => typeof target === 'number'))
+      await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))
+    for (const target of targets) {
+      const byId = typeof target === 'number'
+      const path = byId ? `subvolume ${target}` : own.resolve(target)
       try {
-        const found = await tree(own, path, {}, how.recursive)
-        for (const member of found.reverse()) all.set(member.id, member)
+        const found = await (byId ? treeOf(own, target, how.recursive) : tree(own, path, {}, how.recursive))
+        for (const member of found.reverse()) all.set(member.id, { ...member, byId })
       } catch (error) {
         failures.push({ path, error: error as Error })
       }
@@ -199,7 +231,11 @@ export function deleteSubvolumes(
     // Whether it may wait is known before anything is gone.
     if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
     /** Nothing can be taken out of a read-only one: these were made writable, being about to go themselves. */
-    const opened = new Set<Member>()
+    const opened = new Set<Target>()
+    const protect = ({ id, path, byId }: Target, on: boolean) =>
+      byId
+        ? own.call('deleteSubvolumes', { path }, {}, (t) => native.setReadonlyById(t, own.handle, id, on))
+        : setReadonly(own, path, on, { force: true })
     const startMs = performance.now()
     for (const [index, member] of [...all.values()].entries()) {
       if (how.perSecond !== undefined) {
@@ -210,10 +246,11 @@ export function deleteSubvolumes(
       const parent = all.get(member.parentId ?? 0)
       try {
         if (parent?.readonly && !opened.has(parent)) {
-          await setReadonly(own, parent.path, false, { force: true })
+          await protect(parent, false)
           opened.add(parent)
         }
-        await deleteSubvolume(own, member.path, { id: member.id })
+        if (member.byId) await deleteSubvolume(own, member.id)
+        else await deleteSubvolume(own, member.path, { id: member.id })
         opened.delete(member)
         deleted++
         if (how.waitUntilFreed) waiting.add(member.id)
@@ -221,8 +258,8 @@ export function deleteSubvolumes(
         failures.push({ path: member.path, error: error as Error })
       }
     }
-    for (const { path } of opened) {
-      await setReadonly(own, path, true).catch((error: Error) => failures.push({ path, error }))
+    for (const member of opened) {
+      await protect(member, true).catch((error: Error) => failures.push({ path: member.path, error }))
     }
     stopHere(stop)
     if (waiting.size > 0) await own.call('deleteSubvolumes', {}, {}, (t) => native.sync(t, own.handle))

@@ -76,6 +76,35 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     expect(run('btrfs', 'subvolume', 'list', '-d', volume.path)).toBe('')
   })
 
+  it('deletes by id with what is inside, also outside of what is mounted', async () => {
+    await fs.snapshotTree('a', 'still', { readonly: true })
+    await fs.createSubvolume('elsewhere')
+    await fs.sync()
+    const ids = await Promise.all(['a', 'still'].map(async (path) => (await fs.subvolume(path)).id))
+    const mount = join(volume.directory, 'part')
+    mkdirSync(mount)
+    run('mount', '-o', 'subvol=elsewhere', volume.loops[0]!, mount)
+    try {
+      await using part = await openFilesystem(mount)
+      const plain = await part.deleteSubvolumes([ids[0]!, 99_999]).result
+      expect(plain).toMatchObject({ planned: 2, deleted: 0 })
+      expect(plain.failures).toMatchObject([
+        { path: 'subvolume 99999', error: { code: 'ENOENT' } },
+        { path: `subvolume ${ids[0]}`, error: { code: 'ENOTEMPTY' } },
+      ])
+      expect(await part.deleteSubvolumes(ids, { recursive: true }).result).toEqual({
+        planned: 8,
+        deleted: 8,
+        freed: 8,
+        failures: [],
+      })
+    } finally {
+      run('umount', mount)
+    }
+    expect(await paths()).toEqual(['elsewhere'])
+    expect(() => fs.deleteSubvolumes([5], { recursive: true })).toThrow('256')
+  })
+
   it('leaves alone what it may not delete, says why, and goes on', async () => {
     await fs.createSubvolume('other')
     await fs.setReadonly('a', true)

@@ -247,11 +247,6 @@ void onDelivered(napi_env rawEnv, napi_value, void*, void* data) {
   settleOnce(env, job, [&] { return job->task->settle(env); });
 }
 
-// What has ended must not stop what somebody else has begun meanwhile.
-void interrupt(Task& task) {
-  if (!task.ended) task.interrupt();
-}
-
 // JavaScript thread, when the environment ends (exit, or a worker's termination).
 void onCleanup(void* data) {
   EnvironmentPtr environment = *static_cast<EnvironmentPtr*>(data);
@@ -263,7 +258,7 @@ void onCleanup(void* data) {
     job->task->cancelled = true;
     if (job->lane == Lane::quick) quickLane().withdraw(job);
   }
-  for (const JobPtr& job : environment->longRunning) interrupt(*job->task);
+  for (const JobPtr& job : environment->longRunning) job->task->interrupt();
   for (const JobPtr& job : environment->longRunning) job->thread.join();
   environment->longRunning.clear();
   environment->unsettled.clear();
@@ -279,7 +274,7 @@ Napi::Value cancel(const Args& args) {
   job->task->cancelled = true;
   if (job->lane == Lane::longRunning) {
     // It may wait until the kernel has stopped.
-    makeThread([job] { interrupt(*job->task); }).detach();
+    makeThread([job] { job->task->interrupt(); }).detach();
   } else {
     quickLane().withdraw(job);
     settleOnce(args.env(), job, []() -> Napi::Value { throw Failure{ECANCELED, nullptr, "wait for the kernel"}; });
@@ -335,7 +330,6 @@ Napi::Value start(Napi::Env env, TaskPtr task, Lane lane, uint32_t ticket) {
       job->thread = makeThread([job] {
         job->task->run();
         job->task->handle.reset();
-        job->task->ended = true;
         deliver(job);
       });
     }

@@ -17,6 +17,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -37,9 +38,8 @@ class Task {
   virtual Napi::Value settle(Napi::Env env) = 0;  // JavaScript thread; throws Failure
   virtual void interrupt() {}  // any thread, may block; gets a long task that is inside the kernel out of it
   Cancelled cancelled{false};
-  std::atomic<bool> ended{false};  // a long one is out of the kernel
-  HandlePtr handle;                // keeps the descriptor open while the task lives
-  std::string share;               // whose part of the quick lane it takes
+  HandlePtr handle;   // keeps the descriptor open while the task lives
+  std::string share;  // whose part of the quick lane it takes
 };
 using TaskPtr = std::shared_ptr<Task>;
 
@@ -66,19 +66,24 @@ class WorkTask final : public Task {
       failure_ = Failure{EINVAL, nullptr, error.what()};
     }
     work_.reset();  // and the handle that it holds
+    // Whoever interrupts is done with it, and nobody does any more: what somebody else has begun must not be stopped.
+    std::lock_guard<std::mutex> lock(interrupting_);
+    interrupt_ = nullptr;
   }
   Napi::Value settle(Napi::Env env) override {
     if (failure_) throw *failure_;
     return convert_(env, *out_);
   }
   void interrupt() override {
+    std::lock_guard<std::mutex> lock(interrupting_);
     if (interrupt_) interrupt_();
   }
 
  private:
   std::optional<Work> work_;
   Convert convert_;
-  std::function<void()> interrupt_;
+  std::mutex interrupting_;
+  std::function<void()> interrupt_;  // until the work has ended
   std::optional<Out> out_;
   std::optional<Failure> failure_;
 };

@@ -133,6 +133,17 @@ describe.skipIf(cannotMount)('random stops', () => {
     expect(await fs.exclusiveOperation()).toBe('none')
   })
 
+  it.each(['balance', 'scrub', 'trim'])('%s lets go of the volume before close() is done', async (name) => {
+    for (let i = 0; i < 30; i++) {
+      const fs = await openFilesystem(volume.path)
+      const work = await OPERATIONS[name]!(fs, undefined)
+      work.result.catch(() => {})
+      await fs.close()
+      expect(openFiles().filter((path) => path.startsWith(volume.path))).toEqual([])
+      await work.result.catch(() => {})
+    }
+  })
+
   it.each(Object.entries(OPERATIONS).map(([name, begin], index) => ({ name, begin, index })))(
     '$name',
     async ({ name, begin, index }) => {

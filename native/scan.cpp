@@ -341,14 +341,17 @@ void Scan::seek(Inode& inode, uint32_t firstType, uint32_t lastType) {
 // Of more names than there are links those come first that their directories have. They may all be real: a link that
 // was just made is not counted yet. The end of those that count; one that is being renamed may stand in no directory.
 size_t Scan::settle(const Inode& inode, size_t firstName, size_t lastName) {
-  auto name = [&](size_t at) { return names_.begin() + static_cast<std::ptrdiff_t>(at); };
-  auto real = std::stable_partition(name(firstName), name(lastName), [&](const Name& it) {
-    return hasEntry(fd_.get(), it.parent, {text_.data() + it.offset, it.length}, inode.number);
-  });
+  std::vector<Name> real, others;
+  for (size_t i = firstName; i < lastName; i++) {
+    const Name& it = names_[i];
+    const bool has = hasEntry(fd_.get(), it.parent, {text_.data() + it.offset, it.length}, inode.number);
+    (has ? real : others).push_back(it);
+  }
+  const size_t counted = std::max<uint64_t>({1, inode.links, real.size()});
   // The last one of a directory is the latest.
-  std::reverse(real, name(lastName));
-  const auto links = static_cast<size_t>(std::max<uint64_t>(1, inode.links));
-  return std::max(static_cast<size_t>(real - names_.begin()), firstName + links);
+  for (auto it = others.rbegin(); it != others.rend(); ++it) real.push_back(*it);
+  std::copy(real.begin(), real.end(), names_.begin() + static_cast<std::ptrdiff_t>(firstName));
+  return firstName + counted;
 }
 
 void Scan::finish(Inode& inode, size_t lastName, Batch& batch, const Cancelled& cancelled) {

@@ -37,7 +37,8 @@ export interface ScanOptions {
  *
  * What lies in nested subvolumes is not among the rows, nor what was deleted and is still open. While others write, a
  * file that stays is there exactly once, one that comes or goes may be missing; deletions are no rows in a
- * `sinceGeneration` scan. A file that is being renamed has the names that its directories have. `consistent` needs the right to make snapshots in the subvolume and to delete them; abort and
+ * `sinceGeneration` scan. A file that is being renamed has the names that its directories have. `consistent` needs the
+ * right to make snapshots in the subvolume and to delete them; abort and
  * close() delete it too, a process that ends meanwhile leaves one behind, named `.btrmind-scan-…`.
  * @throws BtrfsError ENOENT, ENOTDIR, EACCES, EPERM (needs CAP_SYS_ADMIN), EBADF; BtrmindError
  * BTRMIND_ERR_WRONG_VOLUME

@@ -1,6 +1,7 @@
 /** Files in batches of columns, from a walk or a scan. */
 import { inspect } from 'node:util'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
+import { Cursors } from './cursors.js'
 import { Rows } from './rows.js'
 import type { Volume } from './volume.js'
 
@@ -93,15 +94,16 @@ export async function* batches(
 ): AsyncGenerator<ScanBatch, void, void> {
   const { operation, path, open, batchSize, signal } = from
   const call = <T>(run: (ticket: number) => Promise<T>) => volume.call(operation, { path }, { signal }, run)
-  const cursor = await call(open)
+  const cursors = new Cursors(volume)
   try {
+    const cursor = await cursors.add(call(open))
     for (let done = false; !done; ) {
       const raw = await call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
       done = raw.done
       if (raw.ends.length > 0 || raw.skipped.length > 0) yield toBatch(raw)
     }
   } finally {
-    native.filesClose(cursor)
+    await cursors.close()
   }
 }
 

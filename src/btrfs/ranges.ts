@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
 import { type ScanBatch, toBatch } from './batch.js'
+import { Cursors } from './cursors.js'
 import type { Volume } from './volume.js'
 
 const FIRST_INODE = 256
@@ -36,31 +37,25 @@ export async function* ranges(
 ): AsyncGenerator<ScanBatch, void, void> {
   const { operation, path, first, open, batchSize, inodes, signal } = from
   const call = <T>(run: (ticket: number) => Promise<T>) => volume.call(operation, { path }, { signal }, run)
-  const next = (cursor: NativeFileCursor) =>
-    call((ticket) => native.filesNext(ticket, volume.handle, cursor, batchSize))
-  const cursors = [Promise.resolve(first)]
-  const idle = [...cursors]
+  const next = (cursor: NativeFileCursor, inRange?: readonly [number, number]) =>
+    call((ticket) => {
+      if (inRange !== undefined) native.scanRange(cursor, ...inRange)
+      return native.filesNext(ticket, volume.handle, cursor, batchSize)
+    })
+  const cursors = new Cursors(volume)
+  const idle = [cursors.add(Promise.resolve(first))]
   const under: Range[] = []
-  const another = () => {
-    const cursor = call(open)
-    cursors.push(cursor)
-    return cursor
-  }
   let position = FIRST_INODE
   // A small tree is read before a second cursor is worth its opening; a cold disk is known before much of it is read.
   let length = Math.ceil(inodes / 16)
   let atOnce = 1
   const begin = () => {
     while (under.length < atOnce && position < Number.POSITIVE_INFINITY) {
-      const from = position
-      const cursor = idle.shift() ?? another()
+      const inRange = [position, position + length - 1] as const
       position += length
-      const last = position - 1
       length = Math.min(2 * length, inodes)
-      const coming = cursor.then((cursor) => {
-        native.scanRange(cursor, from, last)
-        return next(cursor)
-      })
+      const cursor = idle.shift() ?? cursors.add(call(open))
+      const coming = cursor.then((cursor) => next(cursor, inRange))
       coming.catch(() => {}) // heard of when it is awaited
       under.push({ cursor, coming })
     }
@@ -75,7 +70,7 @@ export async function* ranges(
         position = Math.max(position, raw.next!)
         atOnce = raw.waits < MANY_WAITS ? Math.min(AT_ONCE, atOnce + 1) : MOST
       } else {
-        range.coming = range.cursor.then(next)
+        range.coming = range.cursor.then((cursor) => next(cursor))
         range.coming.catch(() => {})
       }
       begin()
@@ -86,7 +81,6 @@ export async function* ranges(
     }
   } finally {
     await Promise.allSettled(under.map(({ coming }) => coming))
-    for (const opened of await Promise.allSettled(cursors))
-      if (opened.status === 'fulfilled') native.filesClose(opened.value)
+    await cursors.close()
   }
 }

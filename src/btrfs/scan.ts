@@ -87,7 +87,7 @@ export async function* scanTree(
   const making = snapshot(own, top, taken, { readonly: true })
   let removal: Promise<void> | undefined
   const remove = () => {
-    removal ??= volume.track(making.then(() => deleteSubvolume(own, taken)))
+    removal ??= volume.track(making.then(() => deleteSubvolume(own, taken)).finally(() => own.close()))
     return removal
   }
   // Whoever reads may never come back.
@@ -108,12 +108,8 @@ export async function* scanTree(
     const taken = volume.closing.aborted && ['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)
     throw taken ? closed(operation, root.path) : error
   } finally {
-    try {
-      await remove()
-    } finally {
-      volume.closing.removeEventListener('abort', onClose)
-      await own.close()
-    }
+    volume.closing.removeEventListener('abort', onClose)
+    await remove()
   }
 }
 

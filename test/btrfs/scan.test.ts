@@ -21,6 +21,7 @@ import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesyste
 import type { ScanOptions } from '../../src/btrfs/scan.js'
 import { type NativeHandle, native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
+import { openFiles } from '../helpers/open-files.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
 
@@ -323,6 +324,33 @@ describe.skipIf(cannotMount)('scan()', () => {
     expect(left()).toHaveLength(1)
     await other.close()
     expect(left()).toEqual([])
+  })
+
+  it('who never reads on does not keep a closed volume busy', async () => {
+    mkdirSync(at('abandoned'))
+    for (let i = 0; i < 3_000; i++) writeFileSync(at('abandoned', `${i}`), '')
+    const held = () => openFiles().filter((path) => path.startsWith(volume.path)).length
+    const before = held()
+    const readers = {
+      scan: (from: KernelFilesystem) => from.scan({ subvolume: 'abandoned', batchSize: 256 }),
+      consistent: (from: KernelFilesystem) => from.scan({ subvolume: 'abandoned', consistent: true, batchSize: 256 }),
+      walk: (from: KernelFilesystem) => from.walk(at('abandoned'), { batchSize: 256 }),
+      changed: (from: KernelFilesystem) => from.changed(1),
+    }
+    for (const [name, read] of Object.entries(readers)) {
+      const other = await openFilesystem(volume.path)
+      const batches = read(other)[Symbol.asyncIterator]()
+      expect((await batches.next()).done, name).toBe(false)
+      expect(held(), name).toBeGreaterThan(before)
+      await other.close()
+      expect(held(), name).toBe(before)
+      // What was read already comes.
+      const on = async () => {
+        for (;;) if ((await batches.next()).done) return
+      }
+      await expect(on(), name).rejects.toMatchObject({ code: 'EBADF', name: 'BtrfsError' })
+      expect(held(), name).toBe(before)
+    }
   })
 
   it('under a writer, what stays is there exactly once', async () => {

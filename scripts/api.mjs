@@ -1,6 +1,6 @@
 /**
- * docs/api.md out of the docstrings: every method of KernelFilesystem with what its family function says of it, which
- * an editor does not show on the method. `npm run docs` writes it; a test holds the two together.
+ * What is made of the docstrings of the family functions, which stand there once: docs/api.md (`npm run docs` writes it;
+ * a test holds the two together) and, by method-docs.mjs, what an editor shows on the methods of KernelFilesystem.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -35,11 +35,24 @@ const FAMILIES = [
   ['What every call takes', ['call']],
 ]
 
+function methodsOfFilesystem() {
+  const volume = parse('filesystem.ts').statements.find((node) => ts.isClassDeclaration(node))
+  return new Map(volume.members.filter(ts.isMethodDeclaration).map((node) => [node.name.getText(), node]))
+}
+const functionsOf = (file) =>
+  parse(`${file}.ts`).statements.filter((node) => ts.isFunctionDeclaration(node) && exported(node))
+
+/** @returns the docstring of each method that a family function stands behind, as it is written */
+export function methodDocs() {
+  const methods = methodsOfFilesystem()
+  const functions = FAMILIES.flatMap(([, files]) => files.flatMap(functionsOf))
+  const documented = functions.filter((node) => methods.has(node.name.text) && node.jsDoc !== undefined)
+  return new Map(documented.map((node) => [node.name.text, node.jsDoc.at(-1).getText()]))
+}
+
 /** @returns docs/api.md */
 export function apiPage() {
-  const filesystem = parse('filesystem.ts')
-  const volume = filesystem.statements.find((node) => ts.isClassDeclaration(node))
-  const methods = new Map(volume.members.filter(ts.isMethodDeclaration).map((node) => [node.name.getText(), node]))
+  const methods = methodsOfFilesystem()
   const index = parse('index.ts').text
   const isShape = (node) => ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node)
   const isPublic = (file, name) =>
@@ -52,7 +65,7 @@ export function apiPage() {
     const parts = [`## ${title}\n`]
     for (const file of files) {
       const { statements } = parse(`${file}.ts`)
-      for (const node of statements.filter((node) => ts.isFunctionDeclaration(node) && exported(node))) {
+      for (const node of functionsOf(file)) {
         const name = node.name.text
         const method = methods.get(name)
         if (method === undefined && !functions.includes(name)) continue

@@ -218,7 +218,14 @@ async function addon() {
 
 async function typescript() {
   const sources = filesBelow('src').filter((file) => file.endsWith('.ts'))
-  const inputs = [...sources, 'tsconfig.json', 'tsconfig.build.json', 'node_modules/typescript/package.json']
+  const inputs = [
+    ...sources,
+    'tsconfig.json',
+    'tsconfig.build.json',
+    'scripts/api.mjs',
+    'scripts/method-docs.mjs',
+    'node_modules/typescript/package.json',
+  ]
   const output = (file) => file.replace(/^src/, 'dist').replace(/\.ts$/, '.js')
   const stamp = new Stamp('build/typescript.stamp', hashOf(inputs))
   const complete = sources.every((file) => existsSync(at(output(file))))
@@ -233,6 +240,7 @@ async function typescript() {
   const tsc = at('node_modules/typescript/bin/tsc')
   await step('types', 'compiling', 'TypeScript found errors in src.', [
     [process.execPath, [tsc, '-p', at('tsconfig.build.json')]],
+    [process.execPath, [at('scripts/method-docs.mjs')]],
   ])
   const { bin } = JSON.parse(readFileSync(at('package.json'), 'utf8'))
   for (const file of Object.values(bin)) if (existsSync(at(file))) chmodSync(at(file), 0o755)

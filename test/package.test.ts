@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { KernelFilesystem } from '../src/btrfs/filesystem.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
@@ -149,6 +150,16 @@ describe('the packed package', () => {
     symlinkSync(main, join(project, 'node_modules/.bin/btrmind'))
     expect(run(process.execPath, 'node_modules/.bin/btrmind', '--version').trim()).toBe(manifest.version)
     expect(run(process.execPath, 'node_modules/.bin/btrmind', '--help')).toContain('Usage: btrmind')
+  })
+
+  it('has, for an editor to show, what each method does, needs and throws', () => {
+    const types = readFileSync(join(installed, 'dist/btrfs/filesystem.d.ts'), 'utf8')
+    const methods = Object.getOwnPropertyNames(KernelFilesystem.prototype)
+    for (const name of methods) {
+      if (['constructor', 'path', 'uuid', 'sync', 'close'].includes(name)) continue
+      const [, doc] = new RegExp(`/\\*\\*((?:(?!\\*/)[^])*)\\*/\\n    ${name}\\(`).exec(types) ?? []
+      expect(doc, name).toMatch(/@throws|rejects/)
+    }
   })
 
   it.each([

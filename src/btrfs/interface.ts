@@ -22,6 +22,7 @@ export interface Filesystem extends AsyncDisposable {
   info(options?: CallOptions): Promise<FilesystemInfo>
   usage(options?: CallOptions): Promise<Usage>
   devices(options?: CallOptions): Promise<Device[]>
+  /** Writes out what is dirty, and commits. */
   sync(options?: CallOptions): Promise<void>
   /** All of a monitor's raw figures in one hop. */
   measure(options?: CallOptions): Promise<Measurement>

@@ -6,6 +6,8 @@ import { BtrfsError, formatBytes, openFilesystem } from 'btrmind-native'
 const [source = '/mnt/pool/projects', directory = '/mnt/pool/snapshots', keep = '3'] = process.argv.slice(2)
 
 try {
+  // What is none would keep none.
+  if (!/^[1-9]\d*$/.test(keep)) throw new RangeError(`keep: expected a whole number of 1 or more, got '${keep}'`)
   const fs = await openFilesystem(source)
   const { uuid } = await fs.subvolume(source)
   const parent = await fs.directory(directory)
@@ -29,7 +31,7 @@ try {
   }
   await fs.close()
 } catch (error) {
-  if (!(error instanceof BtrfsError)) throw error
+  if (!(error instanceof BtrfsError || error instanceof RangeError)) throw error
   console.error(error.message)
   process.exitCode = 1
 }

@@ -66,6 +66,18 @@ describe.skipIf(cannotMount)('on a real volume', () => {
     expect(left.map((name) => readFileSync(join(volume.path, 'snapshots', name, 'plan'))[0])).toEqual([2, 3])
   })
 
+  it.each(['two', '0', '-1', '1.5', '', '2x'])('snapshot.mjs keeps all where %j should say how many', async (keep) => {
+    const before = readdirSync(join(volume.path, 'snapshots'))
+    const { code, stdout, stderr } = await example(
+      'snapshot.mjs',
+      join(volume.path, 'projects'),
+      join(volume.path, 'snapshots'),
+      keep,
+    )
+    expect(readdirSync(join(volume.path, 'snapshots'))).toEqual(before)
+    expect([code, stdout, stderr]).toEqual([1, '', `keep: expected a whole number of 1 or more, got '${keep}'\n`])
+  })
+
   it('daemon.mjs', async () => {
     const { code, stdout, stderr } = await example('daemon.mjs', volume.path, '0.1', '3')
     expect(stderr).toBe('')

@@ -28,6 +28,11 @@ export function printable(name: string): string {
   })
 }
 
+/** As a shell takes it for one word. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}
+
 /** Columns padded to their widest cell; numbers to the right. Cells are plain text: paint whole lines. */
 export function table(
   head: readonly string[],

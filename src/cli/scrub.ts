@@ -2,7 +2,7 @@ import { openFilesystem } from '../btrfs/filesystem.js'
 import type { ScrubProgress } from '../btrfs/scrub.js'
 import { formatBytes, MIB } from '../units.js'
 import { followUntilStopped } from './follow.js'
-import { bar, type Io, paint, printJson, table } from './output.js'
+import { bar, type Io, paint, printJson, shellWord, table } from './output.js'
 
 export interface ScrubCommand {
   readonly json?: boolean
@@ -26,7 +26,7 @@ export async function scrub(io: Io, path: string, command: ScrubCommand): Promis
   })
   const { last, cut } = await followUntilStopped(io, scrub, line, 'devices', command)
   if (command.json) printJson(io, last)
-  else show(io, last, cut, path)
+  else show(io, last, cut, path, command)
   return last.uncorrectableErrors + last.correctableErrors === 0 && cut !== 'elsewhere'
 }
 
@@ -36,7 +36,13 @@ function line({ ratio, bytesPerSecond, remainingMs, uncorrectableErrors, ...coun
   return `${bar(ratio, 30)} ${(100 * ratio).toFixed(1)} %  ${formatBytes(bytesPerSecond)}/s${left}${bad > 0 ? `, ${bad} errors` : ''}`
 }
 
-function show(io: Io, progress: ScrubProgress, cut: 'here' | 'elsewhere' | undefined, path: string): void {
+function show(
+  io: Io,
+  progress: ScrubProgress,
+  cut: 'here' | 'elsewhere' | undefined,
+  path: string,
+  command: ScrubCommand,
+): void {
   const rows = progress.devices.map((device) => [
     String(device.devid),
     device.state,
@@ -54,8 +60,17 @@ function show(io: Io, progress: ScrubProgress, cut: 'here' | 'elsewhere' | undef
     io.stdout.write(`${paint(io, 'yellow', 'another copy is good: a scrub without --read-only repairs it')}\n`)
   }
   if (cut) {
-    const from = progress.devices.map(({ devid, lastPhysicalBytes }) => `--start ${devid}:${lastPhysicalBytes}`)
     const by = cut === 'here' ? 'stopped' : 'another process cancelled it'
-    io.stdout.write(`${by}; to go on: btrmind scrub ${path} ${from.join(' ')}\n`)
+    io.stdout.write(`${by}; to go on: ${goOn(progress, path, command)}\n`)
   }
+}
+
+/** Without its options a check would go on as a repair, or faster than it may. */
+function goOn({ devices }: ScrubProgress, path: string, { readonly, device, limit }: ScrubCommand): string {
+  const words = ['btrmind', 'scrub', shellWord(path)]
+  if (readonly) words.push('--read-only')
+  if (device !== undefined) words.push('--device', String(device))
+  if (limit !== undefined) words.push('--limit', String(limit))
+  for (const { devid, lastPhysicalBytes } of devices) words.push('--start', `${devid}:${lastPhysicalBytes}`)
+  return words.join(' ')
 }

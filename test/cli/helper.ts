@@ -23,7 +23,7 @@ function collector(isTTY: boolean, onText: (text: string) => void) {
 
 export async function btrmind(
   argv: readonly string[],
-  { isTTY = false, signal = new AbortController().signal, onOut = (_: string) => {} } = {},
+  { isTTY = false, signal = new AbortController().signal, onOut = (_: string) => {}, onErr = (_: string) => {} } = {},
 ): Promise<Ran> {
   let out = ''
   let err = ''
@@ -34,6 +34,7 @@ export async function btrmind(
     }),
     stderr: collector(isTTY, (text) => {
       err += text
+      onErr(text)
     }),
     signal,
   }

@@ -7,6 +7,7 @@ import {
   allocation,
   liveDataBytes,
   notRead,
+  presentBytes,
   type Reading,
   type SpaceDevice,
   seedBytes,
@@ -22,9 +23,9 @@ import type { Volume } from './volume.js'
  * Mixed block groups (`mkfs --mixed`) count as data.
  */
 export interface Measurement {
-  /** Raw: sum of the devices. */
+  /** Raw: sum of the devices that are there. On a degraded volume `usage()` has the missing ones in, as btrfs-progs. */
   readonly deviceSizeBytes: number
-  /** Raw bytes in no block group. */
+  /** Raw bytes in no block group, on the devices that are there. */
   readonly unallocatedBytes: number
   readonly dataUsedBytes: number
   /** With what is not flushed yet; undefined where sysfs is not readable. */
@@ -38,13 +39,16 @@ export interface Measurement {
    * neither written nor freed. 0 without a seed.
    */
   readonly seedBytes: number
-  /** (raw data used + raw metadata and system allocated) / device size, 0–100. A seed's are left out. */
+  /**
+   * (raw data used + raw metadata and system allocated) / device size, 0–100. Left out: what is a seed's, and the missing
+   * devices with what was on them; then an estimate, to the unused part of the data block groups.
+   */
   readonly usedPercent: number
   /** The same with `liveDataUsedBytes`; undefined with it. */
   readonly liveUsedPercent: number | undefined
   /**
-   * Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. With a seed an
-   * upper bound.
+   * Raw metadata and system allocated / device size, 0–1: the part of `usedPercent` that is not data. With a seed or a
+   * missing device an upper bound.
    */
   readonly metadataOverheadRatio: number
   /** statfs bavail × block size: what an unprivileged writer may still use. */
@@ -100,8 +104,7 @@ export function measurementOf(
     const failure = { code: reading.failures.chunks ?? 'ENODATA', errno: -1, text: 'RAID5/6 stripes are not readable' }
     throw new BtrfsError('measure', failure, { path })
   }
-  const deviceSizeBytes = sum(devices, (device) => device.sizeBytes)
-  const allocatedBytes = sum(devices, (device) => device.allocatedBytes)
+  const { sizeBytes: deviceSizeBytes, allocatedBytes } = presentBytes(reading)
   const liveBytes = liveDataBytes(reading, space)
   return {
     deviceSizeBytes,

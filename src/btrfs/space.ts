@@ -276,18 +276,33 @@ export function seedBytes({ devices }: Pick<Reading, 'devices'>, { data, metadat
  * replaces the settled figure of data; what it has more is taken at the ratio of the data block groups there are.
  *
  * On a sprout only what lies on its own devices counts: what is allocated there, without what statfs has free beyond the
- * unallocated space, for it leaves out the seed's.
+ * unallocated space, for it leaves out the seed's. On a degraded volume only the devices that are there count: what is
+ * allocated on them, without their share of what the data block groups have free.
  */
 export function utilisationPercent(reading: Reading, space: Allocation, liveBytes = space.data.used): number {
   const { data, metadata, system, dataRatio = 1 } = space
-  const sizeBytes = sum(reading.devices, (device) => device.sizeBytes)
-  const unsettled = (liveBytes - data.used) * dataRatio
-  if (seedBytes(reading, space) === 0) {
+  const { sizeBytes, allocatedBytes, share } = presentBytes(reading)
+  const unsettled = share * (liveBytes - data.used) * dataRatio
+  const sprout = seedBytes(reading, space) > 0
+  if (!sprout && share === 1) {
     return (100 * (data.rawUsed + unsettled + metadata.rawTotal + system.rawTotal)) / sizeBytes
   }
-  const own = sum(reading.devices, (device) => device.allocatedBytes)
-  const freeInBlockGroups = Math.max(0, reading.statfsFreeBytes * dataRatio - (sizeBytes - own))
-  return (100 * (Math.max(0, own - freeInBlockGroups) + unsettled)) / sizeBytes
+  const freeInBlockGroups = sprout
+    ? Math.max(0, reading.statfsFreeBytes * dataRatio - (sizeBytes - allocatedBytes))
+    : share * (data.rawTotal - data.rawUsed)
+  return (100 * (Math.max(0, allocatedBytes - freeInBlockGroups) + unsettled)) / sizeBytes
+}
+
+/**
+ * What the devices that are there have: nothing is written to a missing one. `share`: of all that is allocated, taken as
+ * spread evenly over the block groups.
+ */
+export function presentBytes({ devices }: Pick<Reading, 'devices'>) {
+  const present = devices.filter((device) => !device.missing)
+  const sizeBytes = sum(present, (device) => device.sizeBytes)
+  const allocatedBytes = sum(present, (device) => device.allocatedBytes)
+  const share = present.length === devices.length ? 1 : allocatedBytes / sum(devices, (device) => device.allocatedBytes)
+  return { sizeBytes, allocatedBytes, share }
 }
 
 /** "EPERM: needs root (CAP_SYS_ADMIN)" for each of `fields`, when `part` could not be read. */

@@ -41,6 +41,7 @@ export interface BlockGroupUsage {
 export interface Usage {
   readonly deviceSizeBytes: number
   readonly deviceAllocatedBytes: number
+  /** As btrfs-progs has it, with that of missing devices, which nobody can write to; `measure()` leaves it out. */
   readonly deviceUnallocatedBytes: number
   /** Size of the devices that are missing. */
   readonly deviceMissingBytes: number
@@ -62,7 +63,10 @@ export interface Usage {
   readonly multipleProfiles: boolean
   readonly blockGroups: readonly BlockGroupUsage[]
   readonly unallocated: readonly DeviceBytes[]
-  /** Counts data that is not flushed yet (logical bytes); undefined where sysfs is not readable. */
+  /**
+   * Counts data that is not flushed yet (logical bytes); undefined where sysfs is not readable. The percentage is that of
+   * `measure()`: of the devices that are there.
+   */
   readonly live: { readonly dataUsedBytes: number; readonly usedPercent: number } | undefined
   readonly unavailable: readonly Unavailable[]
 }

@@ -18,8 +18,11 @@ const settledDataBytes = (usage: Usage) =>
 function write(path: string, mib: number) {
   const fd = openSync(path, 'w')
   const block = new Uint8Array(MIB).map((_, index) => (index * 2_654_435_761) >>> 13)
-  for (let i = 0; i < mib; i++) writeSync(fd, block)
-  closeSync(fd)
+  try {
+    for (let i = 0; i < mib; i++) writeSync(fd, block)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /**
@@ -81,6 +84,36 @@ describe.skipIf(cannotMount)('measure()', () => {
     await fs.sync()
     const emptied = await fs.measure()
     expect(measured.usedPercent - emptied.usedPercent).toBeCloseTo((100 * 30) / 256, 0)
+  })
+
+  it('of a degraded volume is full when nothing more can be written to what is there', async () => {
+    using volume = makeVolume({ devicesMiB: [300, 300], data: 'raid1', metadata: 'raid1' })
+    write(join(volume.path, 'old'), 30)
+    run('umount', volume.path)
+    run('btrfs', 'device', 'scan', '--forget', volume.loops[1]!)
+    run('wipefs', '--all', '--quiet', volume.loops[1]!)
+    run('mount', '-o', 'degraded', volume.loops[0]!, volume.path)
+    await using fs = await openFilesystem(volume.path)
+    const before = await fs.measure()
+    // Half of what RAID1 holds raw: its metadata and system block groups, and the file.
+    const groups = (await fs.usage()).blockGroups.filter(({ type }) => type !== 'data')
+    const held = 30 * MIB + groups.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    expect(before.usedPercent).toBeCloseTo((100 * held) / (300 * MIB), 6)
+    expect(before.deviceSizeBytes).toBe(300 * MIB)
+    expect(before.unallocatedBytes).toBe((await fs.devices())[0]!.unallocatedBytes)
+    expect(() => write(join(volume.path, 'new'), 600)).toThrow('ENOSPC')
+    await fs.sync()
+    const full = await fs.measure()
+    expect(full.usedPercent).toBeGreaterThan(97)
+    expect(full.usedPercent).toBeLessThanOrEqual(100)
+    expect(full.liveUsedPercent).toBeGreaterThan(97)
+    const usage = await fs.usage()
+    expect(usage.live!.usedPercent).toBe(full.liveUsedPercent)
+    const progs = run('btrfs', 'filesystem', 'usage', '-b', volume.path)
+    expect(usage.deviceUnallocatedBytes).toBe(Number(/Device unallocated:\s+(\d+)/.exec(progs)![1]))
+    rmSync(join(volume.path, 'new'))
+    await fs.sync()
+    expect((await fs.measure()).usedPercent).toBeLessThan(full.usedPercent - 50)
   })
 
   it('live figures see 200 MiB that are not flushed, the settled ones do not', async () => {

@@ -24,6 +24,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   btrmind::defineFiles(env, exports);
   btrmind::defineTally(env, exports);
   btrmind::defineWalk(env, exports);
+  btrmind::defineDeletable(env, exports);
   btrmind::defineSubvolume(env, exports);
   btrmind::defineSubvolumeList(env, exports);
   btrmind::defineResize(env, exports);

@@ -17,7 +17,7 @@ const exported = (node) => node.modifiers?.some(({ kind }) => kind === ts.Syntax
 const FAMILIES = [
   ['Open and close', ['filesystem', 'directory', 'volume']],
   ['Space and state', ['info', 'usage', 'measure', 'statfs', 'statistics']],
-  ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees']],
+  ['Subvolumes', ['subvolume-list', 'subvolumes', 'subvolume-trees', 'subvolume-deletion']],
   ['Files', ['scan', 'walk', 'batch', 'files']],
   ['Extents', ['extents', 'defragment', 'sharing', 'properties', 'encoded']],
   ['Reports of a tree', ['finders', 'reports']],

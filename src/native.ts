@@ -348,6 +348,21 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     parent: Float64Array | undefined,
   ): Promise<number>
   deleteSubvolumeById(ticket: number, handle: NativeHandle, id: number, flush: boolean): Promise<void>
+  /**
+   * One of a tree, before anything of that is deleted: rejects with why it could not be. `path` '': it is named by its
+   * id. `place`: from the top of the volume. `opened`, `parentOpened`: read-only, but made writable before.
+   */
+  deletable(
+    ticket: number,
+    handle: NativeHandle,
+    path: string,
+    place: string,
+    id: number,
+    parentId: number,
+    directoryInode: number,
+    opened: boolean,
+    parentOpened: boolean,
+  ): Promise<void>
   /** Unlinked, and the cleaner is not done with them. */
   deletedSubvolumes(ticket: number, handle: NativeHandle): Promise<Float64Array>
   setReadonly(ticket: number, handle: NativeHandle, path: string, readonly: boolean): Promise<void>

@@ -22,6 +22,7 @@ void defineProperties(Napi::Env env, Napi::Object exports);
 void defineFiles(Napi::Env env, Napi::Object exports);
 void defineTally(Napi::Env env, Napi::Object exports);
 void defineWalk(Napi::Env env, Napi::Object exports);
+void defineDeletable(Napi::Env env, Napi::Object exports);
 void defineSubvolume(Napi::Env env, Napi::Object exports);
 void defineSubvolumeList(Napi::Env env, Napi::Object exports);
 void defineResize(Napi::Env env, Napi::Object exports);

@@ -15,6 +15,7 @@
 #include "../place.h"
 #include "../task.h"
 #include "btrfsutil_error.h"
+#include "deletable.h"
 #include "files.h"
 #include "ops.h"
 
@@ -159,13 +160,7 @@ Napi::Value snapshot(const Args& args) {
       toUndefined);
 }
 
-Failure refusal(int error, const std::string& path, std::string hint) {
-  Failure failure{error, nullptr, {}, path};
-  failure.hint = std::move(hint);
-  return failure;
-}
-
-// The kernel would delete a mounted subvolume and silently detach what is mounted on it or below it: refuse.
+// As deletable.h's, by a path.
 void requireUnmounted(const Split& split, int parent, const std::string& path) {
   MountsPtr mounts = readMounts();
   const Mount& home = mountOf(*mounts, parent);
@@ -271,24 +266,6 @@ uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool 
   return id;
 }
 
-// As requireUnmounted(), by its place in the volume: through any mount, or none, that shows it.
-void requireUnmounted(const HandlePtr& handle, const std::string& place) {
-  MountsPtr mounts = readMounts();
-  const Mount& home = mountOf(*mounts, handle->fd());
-  const std::string whole = "/" + place;
-  for (const Mount& mount : *mounts) {
-    if (mount.device != home.device) continue;
-    if (mount.root == whole || isBeneath(mount.root, whole))
-      throw refusal(EBUSY, place, "it is mounted at '" + mount.point + "'; unmount it first");
-    if (!isBeneath(whole, mount.root)) continue;
-    const std::string inner = whole.substr(mount.root == "/" ? 0 : mount.root.size());
-    const std::string absolute = (mount.point == "/" ? "" : mount.point) + inner;
-    for (const Mount& on : *mounts)
-      if (on.point == absolute || isBeneath(on.point, absolute))
-        throw refusal(EBUSY, place, "'" + on.point + "' is a mount point; unmount it first");
-  }
-}
-
 // deleteSubvolumeById(ticket, handle, id, flush): wherever it is, also outside of what is mounted
 Napi::Value removeById(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -300,7 +277,7 @@ Napi::Value removeById(const Args& args) {
         char* text = nullptr;
         checkedUtil(btrfs_util_subvolume_path_fd(handle->fd(), id, &text), nullptr);
         std::unique_ptr<char, decltype(&free)> owned(text, free);
-        requireUnmounted(handle, text);
+        requireUnmounted(handle, text, text);
         if (!destroyById(handle->fd(), id, text)) {
           Failure failure = refusal(EPERM, text, whyNotPermitted(handle->fd(), [id] { return id; }));
           failure.ioctl = "BTRFS_IOC_SNAP_DESTROY_V2";

@@ -86,14 +86,9 @@ import {
 import { type CloneOptions, clone, type DedupeDestination, type DedupeRange, deduplicate } from './sharing.js'
 import { statfs } from './statfs.js'
 import { resetCommitStatistics, statistics } from './statistics.js'
+import { type DeleteManyOptions, deleteSubvolumes } from './subvolume-deletion.js'
 import { type SubvolumeListOptions, subvolume, subvolumes } from './subvolume-list.js'
-import {
-  type DeleteManyOptions,
-  deleteSubvolumes,
-  type SetReadonlyOptions,
-  setReadonly,
-  snapshotTree,
-} from './subvolume-trees.js'
+import { type SetReadonlyOptions, setReadonly, snapshotTree } from './subvolume-trees.js'
 import {
   createSubvolume,
   type DeleteOptions,

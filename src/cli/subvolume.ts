@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
-import type { DeleteProgress } from '../btrfs/subvolume-trees.js'
+import type { DeleteProgress } from '../btrfs/subvolume-deletion.js'
 import { type BtrfsError, BtrmindError } from '../errors.js'
 import { followUntilStopped } from './follow.js'
 import { type Io, paint, printJson } from './output.js'
@@ -59,9 +59,11 @@ export async function remove(
   const targets = paths.map((path) => resolve(path))
   await using fs = await openAny(io, targets)
   const deletion = fs.deleteSubvolumes(targets, { recursive, perSecond, waitUntilFreed: wait, signal: io.signal })
-  const line = ({ deleted, planned, freed }: DeleteProgress) => `${deleted} of ${planned} deleted, ${freed} freed`
+  const line = ({ deleted, planned, freed }: DeleteProgress) =>
+    planned === undefined ? 'looking at what is there' : `${deleted} of ${planned} deleted, ${freed} freed`
   const { last: done } = await followUntilStopped(io, deletion, line, 'deleted', { json })
   const { failures, ...counts } = done
+  const { planned } = counts
   if (json) {
     const told = failures.map(({ path, error }) => {
       const { code, message, hint } = error as BtrfsError
@@ -73,8 +75,10 @@ export async function remove(
       const inside = (error as BtrfsError).code === 'ENOTEMPTY' ? '; or use --recursive' : ''
       io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', path)}: ${error.message}${inside}\n`)
     }
-    const stopped = io.signal.aborted ? `; stopped, ${counts.planned - counts.deleted} left` : ''
-    io.stdout.write(`${counts.deleted} of ${counts.planned} deleted${stopped}\n`)
+    const stopped = io.signal.aborted && planned !== undefined ? `; stopped, ${planned - counts.deleted} left` : ''
+    io.stdout.write(
+      planned === undefined ? 'stopped before the first\n' : `${counts.deleted} of ${planned} deleted${stopped}\n`,
+    )
   }
   return failures.length === 0
 }

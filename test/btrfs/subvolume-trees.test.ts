@@ -2,7 +2,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { DeleteProgress } from '../../src/btrfs/subvolume-trees.js'
+import type { DeleteProgress } from '../../src/btrfs/subvolume-deletion.js'
 import { native } from '../../src/native.js'
 import { useFreshVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
@@ -111,14 +111,24 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     const { failures, ...counts } = await fs.deleteSubvolumes(['a', 'other']).result
     expect(counts).toEqual({ planned: 2, deleted: 1, freed: 1 })
     expect(failures).toMatchObject([{ path: at('a'), error: { code: 'ENOTEMPTY' } }])
-    // A mounted one inside: the rest of its tree goes, and what stays is as read-only as it was.
+    // A mounted one inside: its tree is left whole, and as read-only as it was.
     const mount = join(volume.directory, 'elsewhere')
     mkdirSync(mount)
     run('mount', '-o', 'subvol=a/dir/b/c', volume.loops[0]!, mount)
     try {
       const result = await fs.deleteSubvolumes(['a'], { recursive: true }).result
-      expect(result.failures.map(({ path }) => path)).toEqual([at('a/dir/b/c'), at('a/dir/b'), at('a')])
-      expect(await paths()).toEqual(['a ro', 'a/dir/b', 'a/dir/b/c'])
+      expect(result).toMatchObject({ planned: 4, deleted: 0 })
+      expect(result.failures).toMatchObject([{ path: at('a/dir/b/c'), error: { code: 'EBUSY' } }])
+      expect(await paths()).toEqual(['a ro', 'a/d', 'a/dir/b', 'a/dir/b/c'])
+      // Named for itself, one of it goes; not out of a read-only one that stays.
+      const parts = await fs.deleteSubvolumes(['a', 'a/d'], { recursive: true }).result
+      expect(parts.failures).toMatchObject([
+        { path: at('a/dir/b/c'), error: { code: 'EBUSY' } },
+        { path: at('a/d'), error: { code: 'EROFS' } },
+      ])
+      await fs.setReadonly('a', false)
+      expect(await fs.deleteSubvolumes(['a', 'a/d'], { recursive: true }).result).toMatchObject({ deleted: 1 })
+      expect(await paths()).toEqual(['a', 'a/dir/b', 'a/dir/b/c'])
     } finally {
       run('umount', mount)
     }

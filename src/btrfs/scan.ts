@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { basename, join, relative } from 'node:path'
-import { BtrfsError, check } from '../errors.js'
+import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { type NativeFileCursor, type NativeTally, native } from '../native.js'
 import { batches, type ScanBatch } from './batch.js'
 import { type Directory, directoryFor, topOf } from './directory.js'
@@ -23,7 +23,10 @@ export interface ScanOptions {
   readonly extents?: boolean | undefined
   /** Also what of them is shared: an open and a FIEMAP for each file. Implies `extents`. Default false. */
   readonly sharing?: boolean | undefined
-  /** One moment's view: of a read-only snapshot that is made before and deleted after. Default false. */
+  /**
+   * One moment's view: of a read-only snapshot that is made before and deleted after. Not with `sharing`: everything would
+   * be shared with the snapshot. Default false.
+   */
   readonly consistent?: boolean | undefined
   /** Sync the volume first: what is not committed is not in its trees. Default true. */
   readonly sync?: boolean | undefined
@@ -56,7 +59,14 @@ export interface Into {
   readonly prefix: string
 }
 type Checked = ReturnType<typeof checkScan>
-export const checkScan = (options: ScanOptions) => check('scan', scanOptions, options)
+export function checkScan(options: ScanOptions) {
+  const checked = check('scan', scanOptions, options)
+  if (checked.consistent && checked.sharing) {
+    const why = 'nothing with `sharing`: every extent would be shared with the snapshot'
+    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `scan: option 'consistent': expected ${why}, got true`)
+  }
+  return checked
+}
 
 /** Internal; with `into` the batches have no rows; with `found` its directory is known. */
 export async function* scanTree(

@@ -12,7 +12,7 @@ export function addTreeCommands(root: Command, io: Io): void {
     .option('--since <generation>', 'only what changed in this generation or later', whole(0, 2 ** 53 - 1))
     .option('--extents', 'count extents and compressed bytes')
     .option('--sharing', 'also what is shared with snapshots and clones (slower)')
-    .option('--consistent', 'of one moment, through a temporary snapshot')
+    .option('--consistent', 'of one moment, through a temporary snapshot; not with --sharing')
     .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
     .option('--json', 'JSON lines, one a name')
     .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))

@@ -245,6 +245,14 @@ describe.skipIf(cannotMount)('scan()', () => {
     expect(run('btrfs', 'subvolume', 'list', volume.path)).not.toContain('.btrmind-scan')
   })
 
+  it('of one moment is refused with what is shared: it would be everything, with its own snapshot', async () => {
+    const both = async () => collect({ consistent: true, sharing: true })
+    await expect(both()).rejects.toMatchObject({
+      code: 'BTRMIND_ERR_ARGUMENT',
+      message: expect.stringContaining('every extent would be shared with the snapshot'),
+    })
+  })
+
   it('no snapshot stays behind, whenever it is aborted or closed', async () => {
     mkdirSync(at('left'))
     for (let i = 0; i < 300; i++) writeFileSync(at('left', `${i}`), '')

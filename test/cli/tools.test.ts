@@ -36,6 +36,8 @@ describe.skipIf(cannotMount)('tools', () => {
       err: expect.stringContaining("'x'"),
     })
     expect((await btrmind(['scan', '/proc'])).code).toBe(1)
+    const both = await btrmind(['scan', volume.path, '--sharing', '--consistent'])
+    expect(both).toMatchObject({ code: 2, out: '', err: expect.stringContaining('shared with the snapshot') })
     expect(await btrmind(['scan', volume.path, '--largest', '0'])).toMatchObject({ code: 0, err: '' })
   })
 

@@ -103,7 +103,8 @@ export function inactive(
  * @param since the path of a snapshot of the subvolume, or, where that is a snapshot itself, of an earlier one of the same:
  * changes after it. Or a generation: changes in it and later. What a snapshot has not is of its `originGeneration` + 1
  * and later; its `generation` grows when it is balanced.
- * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT (no snapshot of it), BTRMIND_ERR_OPTION
+ * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT (no snapshot of it; a generation beyond
+ * the next one of the volume), BTRMIND_ERR_OPTION
  * @example
  * for await (const { path } of fs.changed('backup/monday', { subvolume: 'backup/tuesday' })) console.log(path)
  */

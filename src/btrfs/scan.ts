@@ -17,7 +17,7 @@ export interface ScanOptions {
   readonly batchSize?: number | undefined
   /** A subvolume, or a directory in one: then only what is below it. Default: the directory that was opened. */
   readonly subvolume?: string | undefined
-  /** Only inodes changed in this transaction or later: after a snapshot, its `originGeneration` + 1. Default 0: all. */
+  /** Only inodes changed in this transaction or later: after a snapshot, its `originGeneration` + 1. At most the volume's + 1. Default 0: all. */
   readonly sinceGeneration?: number | undefined
   /** Count extents and compressed bytes. Default false. */
   readonly extents?: boolean | undefined
@@ -44,7 +44,7 @@ export interface ScanOptions {
  * right to make snapshots in the subvolume and to delete them; abort and
  * close() delete it too, a process that ends meanwhile leaves one behind, named `.btrmind-scan-…`.
  * @throws BtrfsError ENOENT, ENOTDIR, EACCES, EPERM (needs CAP_SYS_ADMIN), EBADF; BtrmindError
- * BTRMIND_ERR_WRONG_VOLUME
+ * BTRMIND_ERR_WRONG_VOLUME, BTRMIND_ERR_ARGUMENT (`sinceGeneration` beyond the next one of the volume)
  * @example
  * for await (const batch of fs.scan({ subvolume: 'home' }))
  *   for (let i = 0; i < batch.length; i++) if (batch.sizeBytes[i] > 1e9) console.log(batch.path(i))
@@ -76,7 +76,8 @@ export async function* scanTree(
   into?: Into,
   found?: Directory,
 ): AsyncGenerator<ScanBatch, void, void> {
-  const { signal, consistent, sync } = checked
+  const { signal, consistent, sync, sinceGeneration } = checked
+  if (sinceGeneration > 0) await requireReached(volume, operation, sinceGeneration, signal)
   const root = found ?? (await directoryFor(operation, volume, volume.resolve(checked.subvolume), { signal }))
   if (!consistent) {
     if (sync) await volume.call(operation, {}, { signal }, (ticket) => native.sync(ticket, volume.handle))
@@ -121,6 +122,26 @@ export async function* scanTree(
     volume.closing.removeEventListener('abort', onClose)
     await remove()
   }
+}
+
+/**
+ * Of a generation that is not there yet nothing would be found, and a backup would save nothing. The next one is: what
+ * comes after a snapshot that the newest transaction took.
+ */
+async function requireReached(
+  volume: Volume,
+  operation: string,
+  since: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { generation } = await volume.call(operation, {}, { signal }, (ticket) => native.info(ticket, volume.handle))
+  if (generation === undefined || since <= generation + 1) return
+  const name = operation === 'changed' ? 'changed: since' : `${operation}: option 'sinceGeneration'`
+  throw new BtrmindError(
+    'BTRMIND_ERR_ARGUMENT',
+    `${name}: expected a generation of at most ${generation + 1}, the volume being at ${generation}; got ${since}`,
+    { hint: 'a subvolume’s id is no generation; subvolume() has its `generation` and `originGeneration`' },
+  )
 }
 
 function closed(operation: string, path: string): BtrfsError {

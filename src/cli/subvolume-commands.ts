@@ -40,7 +40,12 @@ export function addSubvolumeCommands(root: Command, io: Io, failed: () => void):
     .option('--per-second <n>', 'at most so many, so that others are not held up', number(0.001, 1e6))
     .option('--no-wait', 'do not wait for the space')
     .option(...JSON_DOCUMENT)
-    .addHelpText('after', note('Exit code 1 when one could not be deleted; the others are.'))
+    .addHelpText(
+      'after',
+      note(
+        'Exit code 1 when one could not be deleted. The others are, but not those of its tree where that was known before.',
+      ),
+    )
     .action(async (paths: string[], options) => {
       if (!(await (await work()).remove(io, paths, options))) failed()
     })

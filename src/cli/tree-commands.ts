@@ -47,7 +47,10 @@ begins none, wherever it lies: a sparse file may be counted as one piece.`),
     .description('what changed in a subvolume since a generation or snapshot')
     .argument('<path>', 'a subvolume, or a directory in one')
     .addOption(
-      new Option('--since <generation|snapshot>', 'the path of a snapshot, or a generation').makeOptionMandatory(),
+      new Option(
+        '--since <generation|snapshot>',
+        'the path of a snapshot, or a generation, not a subvolume’s id',
+      ).makeOptionMandatory(),
     )
     .option('--json', 'JSON lines, one a name')
     .option('-0, --null', 'paths end with NUL, byte for byte')

@@ -1,6 +1,7 @@
 import { linkSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { describe, expect, it, vi } from 'vitest'
 import type { FileRow } from '../../src/btrfs/batch.js'
+import { native } from '../../src/native.js'
 import { createRandom } from '../../src/random.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
@@ -88,6 +89,35 @@ describe.skipIf(cannotMount)('largest(), inactive(), changed()', () => {
     await fs.balance({ metadata: {} }).result
     expect(await collect(fs.changed('monday', { subvolume: 'tuesday' }))).toEqual(['changed'])
     await expect(collect(fs.changed('tuesday', { subvolume: 'monday' }))).rejects.toThrow(/earlier one.*'tuesday'/)
+  })
+
+  it('a generation that is not there yet is refused, and the next one is not', async () => {
+    await fs.sync()
+    const { generation } = await fs.info()
+    expect(await collect(fs.changed(generation! + 1))).toEqual([])
+    const scanned: string[] = []
+    const scan = async (sinceGeneration: number) => {
+      for await (const batch of fs.scan({ sinceGeneration }))
+        for (let i = 0; i < batch.length; i++) scanned.push(batch.path(i))
+    }
+    await scan(generation! + 1)
+    expect(scanned).toEqual([])
+    const said = new RegExp(`at most ${generation! + 1}, the volume being at ${generation}; got 1000256`)
+    await expect(collect(fs.changed(1_000_256))).rejects.toThrow(said)
+    await expect(collect(fs.changed(1_000_256))).rejects.toMatchObject({ code: 'BTRMIND_ERR_ARGUMENT' })
+    await expect(scan(1_000_256)).rejects.toThrow(said)
+    await expect(collect(fs.changed(generation! + 1000))).rejects.toThrow(/since/)
+    // A kernel before 5.10 does not say.
+    const info = native.info
+    const spy = vi.spyOn(native, 'info').mockImplementation(async (...args) => {
+      const { generation: _, ...rest } = await info(...args)
+      return rest
+    })
+    try {
+      expect(await collect(fs.changed(1_000_256))).toEqual([])
+    } finally {
+      spy.mockRestore()
+    }
   })
 
   it('bad input: what is wrong is said', async () => {

@@ -47,6 +47,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   ENOENT: 'nothing has that name; check the path',
   EROFS: 'read-only: the mount, the subvolume, or a volume that went read-only after an error',
   ENOSPC: 'no unallocated space or metadata space left; see usage()',
+  EDQUOT: 'a quota group is at its limit; see quota()',
   ETIMEDOUT: 'the kernel did not answer in time; the call may still complete',
   ENOTEMPTY: 'it has subvolumes inside; delete those first',
   ENOTDIR: 'a directory is needed',

@@ -87,7 +87,7 @@ async function make(io: Io, fs: KernelFilesystem, stream: Stream, target: string
     return end
   } catch (error) {
     await rm(target, { force: true })
-    throw error
+    throw (error as NodeJS.ErrnoException).syscall === undefined ? error : failed('encoded write', error, target)
   } finally {
     await file.close()
   }
@@ -113,7 +113,15 @@ async function pour(io: Io, fs: KernelFilesystem, stream: Stream, target: string
     // The kernel does not look: what does not unpack would be found when somebody reads the file.
     if (crc32(data) !== sum) throw stream.bad(`is damaged: the piece at ${piece.startBytes} has another checksum`)
     if (compression !== 'none') await fs.writeEncoded(target, { ...piece, compression, data, signal: io.signal })
-    else if (bytes > 0) await file.write(data, 0, bytes, piece.startBytes)
+    else await writeAll(file, data, piece.startBytes)
+  }
+}
+
+/** A quota or a full volume may take a part, and refuse only the rest. */
+async function writeAll(file: FileHandle, data: Uint8Array, startBytes: number): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const { bytesWritten } = await file.write(data, done, data.length - done, startBytes + done)
+    done += bytesWritten
   }
 }
 

@@ -28,9 +28,16 @@ export async function openAbove(io: Io, target: string): Promise<KernelFilesyste
   }
 }
 
+/** What Node has no name for. */
+const UNNAMED: ReadonlyMap<number, readonly [code: string, text: string]> = new Map([
+  [-116, ['ESTALE', 'stale file handle']],
+  [-117, ['EUCLEAN', 'structure needs cleaning']],
+  [-122, ['EDQUOT', 'disk quota exceeded']],
+])
+
 /** A failure that names `path`, in the form of the others. */
 export function failed(operation: string, error: unknown, path: string, hint?: string): BtrfsError {
-  const { code = 'EIO', errno = -5 } = error as NodeJS.ErrnoException
-  const text = getSystemErrorMap().get(errno)?.[1] ?? code
+  const { code: given = 'EIO', errno = -5 } = error as NodeJS.ErrnoException
+  const [code, text] = getSystemErrorMap().get(errno) ?? UNNAMED.get(errno) ?? [given, given]
   return new BtrfsError(operation, { code, errno, text, path, ...(hint === undefined ? {} : { hint }) })
 }

@@ -1,9 +1,11 @@
 /** encoded read, encoded write: through real pipes, and what a damaged stream comes to. */
 import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { logLines } from '../helpers/files.js'
 import { cannotMount, makeVolume, run, type TestVolume } from '../helpers/volume.js'
 import { btrmind, jsonLines } from './helper.js'
@@ -70,6 +72,38 @@ describe.skipIf(cannotMount)('encoded', () => {
     expect(rest.at(-1)).toEqual({ sizeBytes: content.length, pieces: rest.length })
     const terminal = await btrmind(['encoded', 'read', at('file')], { isTTY: true })
     expect(terminal).toMatchObject({ code: 2, out: '', err: expect.stringContaining('not for a terminal') })
+  })
+
+  it('of which the system takes a part at a time is written whole', async () => {
+    const noise = randomBytes(300_000)
+    writeFileSync(at('noise'), noise)
+    writeFileSync(there('stream'), shell(`${MAIN} encoded read ${at('noise')}`).stdout)
+    const probe = await open('/dev/null')
+    const prototype = Object.getPrototypeOf(probe)
+    await probe.close()
+    const { write } = prototype
+    const spy = vi.spyOn(prototype, 'write').mockImplementation(function (this: unknown, ...args) {
+      const [data, start, length, position] = args as [Uint8Array, number, number, number]
+      return write.call(this, data, start, Math.min(length, 50_000), position)
+    })
+    try {
+      const { code } = await btrmind(['encoded', 'write', there('noise'), '--input', there('stream')])
+      expect([code, spy.mock.calls.length > 6]).toEqual([0, true])
+    } finally {
+      spy.mockRestore()
+    }
+    expect(readFileSync(there('noise')).equals(noise)).toBe(true)
+    // A quota group's limit, which Node has no name for.
+    run('btrfs', 'quota', 'enable', other.path)
+    run('btrfs', 'quota', 'rescan', '-w', other.path)
+    run('btrfs', 'subvolume', 'create', there('limited'))
+    run('btrfs', 'qgroup', 'limit', '64k', there('limited'))
+    const full = await btrmind(['encoded', 'write', there('limited/noise'), '--input', there('stream')])
+    expect(full).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/EDQUOT: disk quota exceeded, .*limited\/noise'/),
+    })
+    expect(existsSync(there('limited/noise'))).toBe(false)
   })
 
   it('what is damaged is refused, and leaves no file', async () => {

@@ -1,10 +1,11 @@
+import { constants } from 'node:os'
 import { resolve } from 'node:path'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import type { DeleteProgress } from '../btrfs/subvolume-deletion.js'
 import { type BtrfsError, BtrmindError } from '../errors.js'
 import { followUntilStopped } from './follow.js'
 import { type Io, paint, printJson } from './output.js'
-import { openAbove } from './place.js'
+import { failed, openAbove } from './place.js'
 
 interface Json {
   readonly json?: boolean
@@ -89,10 +90,24 @@ async function openAny(io: Io, [target, ...others]: readonly string[]): Promise<
     return await openAbove(io, target!)
   } catch (error) {
     const next = others.length === 0 ? undefined : await openAny(io, others).catch(() => undefined)
-    if (next === undefined) throw error
-    return next
+    if (next !== undefined) return next
+    if ((error as BtrfsError).code !== 'ENOTTY') throw error
+    return await openMounted(io, target!, error)
   }
 }
+
+/** Where no btrfs is above it, a volume may be mounted there: what deletes says so then. */
+async function openMounted(io: Io, target: string, otherwise: unknown): Promise<KernelFilesystem> {
+  const fs = await openFilesystem(target, { signal: io.signal }).catch(() => {
+    throw otherwise
+  })
+  const { id } = await fs.subvolume(target, { signal: io.signal })
+  if (id !== TOP) return fs
+  await fs.close()
+  const busy = { code: 'EBUSY', errno: -constants.errno.EBUSY }
+  throw failed('deleteSubvolumes', busy, target, 'it is the top of a volume, which cannot be deleted')
+}
+const TOP = 5
 
 export async function show(io: Io, path: string, { json }: Json): Promise<void> {
   const target = resolve(path)

@@ -1,5 +1,6 @@
 /** subvolume, quota, filesystem, inspect: what they change is what the library and btrfs-progs then say. */
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Unavailable } from '../../src/btrfs/types.js'
@@ -232,6 +233,26 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     expect(await badly('inspect', 'tree', volume.path, 'chunks')).toMatchObject({ code: 2 })
     expect(await badly('inspect', 'tree', volume.path, 'fs', '--min', 'x')).toMatchObject({ code: 2 })
     expect((await badly('inspect', 'tree', volume.path, '9999')).err).toContain('there is no tree 9999')
+  })
+
+  it('subvolume delete of what is mounted says so, and of a whole volume that it cannot be', async () => {
+    expect((await badly('subvolume', 'delete', volume.path)).err).toMatch(
+      /EBUSY: .*, deleteSubvolumes '.*mnt'; it is the top of a volume, which cannot be deleted\n$/,
+    )
+    await fs.createSubvolume('mounted')
+    const place = mkdtempSync(join(tmpdir(), 'btrmind-mounted-'))
+    run('mount', '-o', 'subvol=mounted', volume.loops[0]!, place)
+    try {
+      for (const path of [place, at('mounted')]) {
+        const { code, err } = await badly('subvolume', 'delete', path)
+        expect(code).toBe(1)
+        expect(err).toMatch(/EBUSY: .*(is a mount point|it is mounted at '.*'); unmount it first/)
+      }
+    } finally {
+      run('umount', place)
+      rmdirSync(place)
+    }
+    await well('subvolume', 'delete', at('mounted'))
   })
 
   it('each says what it takes', async () => {

@@ -1,27 +1,37 @@
 /** Files of a tree that somebody looks for: scans, of which only a few rows become objects. */
 import * as v from 'valibot'
 import { BtrmindError, check, quote } from '../errors.js'
-import { copyOf, type FileRow, rowAt, type ScanBatch } from './batch.js'
+import { copyOf, type FileRow, rowAt, type ScanBatch, type Skipped } from './batch.js'
 import { pathArgument, scanOptions } from './options.js'
 import { checkScan, type ScanOptions, scanTree } from './scan.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
 import type { Volume } from './volume.js'
 
 type FindOptions = Omit<ScanOptions, 'batchSize' | 'sinceGeneration'>
-export interface LargestOptions extends FindOptions {
+interface WalkedOptions extends FindOptions {
+  /** Called with what could not be read, where a walk stands in for the scan: the files in it are missing. */
+  readonly onSkipped?: ((skipped: readonly Skipped[]) => void) | undefined
+}
+export interface LargestOptions extends WalkedOptions {
   /** By the size that a reader sees, or by what the file takes without holes and before compression. Default 'sizeBytes'. */
   readonly by?: 'sizeBytes' | 'diskBytes' | undefined
 }
-export interface InactiveOptions extends FindOptions {
+export interface InactiveOptions extends WalkedOptions {
   /** Only files of at least so many bytes. Default 0. */
   readonly minimumBytes?: number | undefined
 }
 export type ChangedOptions = FindOptions
 
+const isFunction = (value: unknown) => typeof value === 'function'
 const { batchSize: _, sinceGeneration: generation, ...find } = scanOptions.entries
 const whole = generation.wrapped
-const largestOptions = v.strictObject({ ...find, by: v.optional(v.picklist(['sizeBytes', 'diskBytes']), 'sizeBytes') })
-const inactiveOptions = v.strictObject({ ...find, minimumBytes: v.optional(whole, 0) })
+const onSkipped = v.optional(v.custom<(skipped: readonly Skipped[]) => void>(isFunction, 'a function'))
+const largestOptions = v.strictObject({
+  ...find,
+  onSkipped,
+  by: v.optional(v.picklist(['sizeBytes', 'diskBytes']), 'sizeBytes'),
+})
+const inactiveOptions = v.strictObject({ ...find, onSkipped, minimumBytes: v.optional(whole, 0) })
 const changedOptions = v.strictObject(find)
 const countArgument = v.pipe(v.number(), v.integer('a count'), v.minValue(1, 'a count'), v.maxValue(1e6))
 const sinceArgument = v.union([whole, pathArgument], 'a generation, or the path of a snapshot')
@@ -33,13 +43,14 @@ const isFile = (mode: number) => (mode & 0o170000) === 0o100000
 async function* pick(
   volume: Volume,
   operation: string,
-  options: ScanOptions,
+  { onSkipped, ...options }: ScanOptions & Pick<WalkedOptions, 'onSkipped'>,
   wanted: (batch: ScanBatch, index: number) => boolean,
 ): AsyncGenerator<FileRow, void, void> {
   /** Where a walk stands in for the scan, its names do not follow one another. */
   const linked = new Set<number>()
   for await (const batch of scanTree(volume, checkScan(options), operation)) {
-    const { length, inode, mode, links } = batch
+    const { length, inode, mode, links, skipped } = batch
+    if (skipped.length > 0) onSkipped?.(skipped)
     for (let i = 0; i < length; i++) {
       if (!isFile(mode[i]!) || linked.has(inode[i]!)) continue
       if (links[i]! > 1) linked.add(inode[i]!)
@@ -50,7 +61,7 @@ async function* pick(
 
 /**
  * The largest files of a tree, largest first; one with several names once. As scan() otherwise: without
- * CAP_SYS_ADMIN only of the directories that may be read.
+ * CAP_SYS_ADMIN only of the directories that may be read; `onSkipped` tells of the others.
  * @param count at most so many
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example
@@ -76,7 +87,7 @@ export async function largest(volume: Volume, count: number, options: LargestOpt
 /**
  * Files that nobody has touched for so long: neither read, written nor changed, by the youngest of their times. A read
  * may not show (`noatime`; `relatime` notes one a day). A file with several names comes once. As scan() otherwise: without
- * CAP_SYS_ADMIN only of the directories that may be read.
+ * CAP_SYS_ADMIN only of the directories that may be read; `onSkipped` tells of the others.
  * @param ageMs at least so old when the scan begins
  * @throws BtrfsError as scan(); BtrmindError BTRMIND_ERR_ARGUMENT, BTRMIND_ERR_OPTION
  * @example

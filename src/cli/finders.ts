@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import type { FileRow } from '../btrfs/batch.js'
 import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
 import { type Io, printable } from './output.js'
+import { Unread } from './skipped.js'
 
 interface Form {
   readonly json?: boolean
@@ -22,7 +23,10 @@ export async function inactive(
   command: Form & { readonly days: number; readonly minimum: number },
 ): Promise<void> {
   const { days, minimum: minimumBytes } = command
-  await print(io, path, command, (fs) => fs.inactive(days * DAY_MS, { minimumBytes, signal: io.signal }))
+  const unread = new Unread()
+  const options = { minimumBytes, onSkipped: unread.note, signal: io.signal }
+  await print(io, path, command, (fs) => fs.inactive(days * DAY_MS, options))
+  unread.tell(io)
 }
 
 /** Paths, one a line; all columns as JSON lines; or NUL after each path. */

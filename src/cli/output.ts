@@ -20,6 +20,11 @@ function colours(io: Io): boolean {
   return io.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
 }
 
+/** What does not keep the command from being done. */
+export function warn(io: Io, text: string): void {
+  io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'yellow', 'warning:')} ${text}\n`)
+}
+
 /** A name as one line shows it: control characters could do things to a terminal, or look like another row. */
 export function printable(name: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not get through

@@ -9,7 +9,7 @@ import { utilisationPercent } from '../monitor/sample.js'
 import { DqnPolicy } from '../policies/dqn.js'
 import { RulePolicy } from '../policies/rules.js'
 import { formatBytes } from '../units.js'
-import { type Io, paint } from './output.js'
+import { type Io, paint, warn } from './output.js'
 import { defaultStateDir } from './state.js'
 
 export interface RunOptions {
@@ -38,8 +38,6 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
   for (const dir of temp) await checkRoot(filesystem, '--temp', { temp: [dir] }, stateDir, io.signal)
   for (const dir of snapshots) await checkRoot(filesystem, '--snapshots', { snapshots: [dir] }, stateDir, io.signal)
 
-  const warn = (text: string) =>
-    io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'yellow', 'warning:')} ${text}\n`)
   const noAnswer = new AbortController()
   const mind = new Btrmind({
     filesystem,
@@ -57,7 +55,7 @@ export async function run(io: Io, options: RunOptions): Promise<{ critical: bool
     onWarning: (warning) => {
       // The loop would ask again for ever, which is not what --once asks for.
       if (once && warning instanceof BtrmindError && warning.code === 'BTRMIND_ERR_SAMPLE') noAnswer.abort(warning)
-      else warn(warning.message)
+      else warn(io, warning.message)
     },
   })
   if (!json) io.stdout.write(heading(io, options, stateDir))

@@ -4,6 +4,7 @@ import { openFilesystem } from '../btrfs/filesystem.js'
 import type { ScanOptions } from '../btrfs/scan.js'
 import { formatBytes } from '../units.js'
 import { type Io, table } from './output.js'
+import { Unread } from './skipped.js'
 
 export interface ScanCommand {
   readonly json?: boolean
@@ -11,7 +12,7 @@ export interface ScanCommand {
   readonly extents?: boolean
   readonly sharing?: boolean
   readonly consistent?: boolean
-  readonly largest: number
+  readonly largest?: number
 }
 
 const KINDS = new Map([
@@ -22,26 +23,27 @@ const KINDS = new Map([
 const kindOf = (mode: number) => KINDS.get(mode & 0o170000) ?? 'special files'
 
 export async function scan(io: Io, path: string, command: ScanCommand): Promise<void> {
-  const { since: sinceGeneration, extents, sharing, consistent, largest } = command
+  const { json, since: sinceGeneration, extents, sharing, consistent, largest } = command
   await using fs = await openFilesystem(path, { signal: io.signal })
   const options: ScanOptions = { signal: io.signal, sinceGeneration, extents, sharing, consistent }
-  if (command.json) {
+  const unread = new Unread()
+  if (json && largest === undefined) {
     for await (const batch of fs.scan(options)) {
-      const lines: string[] = []
-      for (const row of rows.of(batch)) lines.push(JSON.stringify(row))
-      if (!io.stdout.write(`${lines.join('\n')}\n`)) await once(io.stdout, 'drain', { signal: io.signal })
+      unread.note(batch.skipped)
+      const lines = Array.from(rows.of(batch), (row) => `${JSON.stringify(row)}\n`)
+      if (!io.stdout.write(lines.join(''))) await once(io.stdout, 'drain', { signal: io.signal })
     }
-    return
+    return unread.tell(io)
   }
-  const sums = new Map<string, { count: number; sizeBytes: number; diskBytes: number }>()
-  let top: { path: string; sizeBytes: number }[] = []
-  let least = 0
-  let last = -1
+  const most = largest ?? 10
+  const sums = new Map<string, Sum>()
+  let top: { text: string; sizeBytes: number }[] = []
+  let least = -1
+  const linked = new Set<number>()
   const totals = { extents: 0, compressedBytes: 0, sharedBytes: 0 }
   const look = (row: FileRow) => {
-    // The names of a hard link follow one another: it counts once.
-    if (row.inode === last) return
-    last = row.inode
+    if (linked.has(row.inode)) return
+    if (row.links > 1) linked.add(row.inode) // counts once
     const kind = kindOf(row.mode)
     const sum = sums.get(kind) ?? { count: 0, sizeBytes: 0, diskBytes: 0 }
     sums.set(kind, sum)
@@ -51,13 +53,35 @@ export async function scan(io: Io, path: string, command: ScanCommand): Promise<
     totals.extents += row.extentCount ?? 0
     totals.compressedBytes += row.compressedBytes ?? 0
     totals.sharedBytes += row.sharedBytes || 0
-    if (largest === 0 || row.sizeBytes <= least) return
-    top.push({ path: row.path, sizeBytes: row.sizeBytes })
-    if (top.length < 2 * largest) return
-    top = top.sort((a, b) => b.sizeBytes - a.sizeBytes).slice(0, largest)
+    if (kind !== 'files' || most === 0 || row.sizeBytes <= least) return
+    top.push({ text: json ? JSON.stringify(row) : row.path, sizeBytes: row.sizeBytes })
+    if (top.length < 2 * most) return
+    top = top.sort((a, b) => b.sizeBytes - a.sizeBytes).slice(0, most)
     least = top.at(-1)!.sizeBytes
   }
-  for await (const batch of fs.scan(options)) for (const row of rows.of(batch)) look(row)
+  for await (const batch of fs.scan(options)) {
+    unread.note(batch.skipped)
+    for (const row of rows.of(batch)) look(row)
+  }
+  top = top.sort((a, b) => b.sizeBytes - a.sizeBytes).slice(0, most)
+  if (json) for (const { text } of top) io.stdout.write(`${text}\n`)
+  else show(io, command, sums, totals, top)
+  unread.tell(io)
+}
+
+interface Sum {
+  count: number
+  sizeBytes: number
+  diskBytes: number
+}
+
+function show(
+  io: Io,
+  { extents, sharing }: ScanCommand,
+  sums: ReadonlyMap<string, Sum>,
+  totals: { readonly extents: number; readonly compressedBytes: number; readonly sharedBytes: number },
+  top: readonly { readonly text: string; readonly sizeBytes: number }[],
+): void {
   const counted = [...sums].map(([kind, { count, sizeBytes, diskBytes }]) => {
     return [String(count), kind, formatBytes(sizeBytes), formatBytes(diskBytes)]
   })
@@ -66,8 +90,7 @@ export async function scan(io: Io, path: string, command: ScanCommand): Promise<
     const shared = sharing ? `, ${formatBytes(totals.sharedBytes)} shared` : ''
     io.stdout.write(`\n${totals.extents} extents, ${formatBytes(totals.compressedBytes)} compressed${shared}\n`)
   }
-  top = top.sort((a, b) => b.sizeBytes - a.sizeBytes).slice(0, largest)
   if (top.length === 0) return
-  const named = top.map(({ path, sizeBytes }) => [formatBytes(sizeBytes), path])
+  const named = top.map(({ text, sizeBytes }) => [formatBytes(sizeBytes), text])
   io.stdout.write(`\n${table(['largest', 'path'], named, [0])}`)
 }

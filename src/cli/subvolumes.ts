@@ -1,5 +1,5 @@
-import { openFilesystem } from '../btrfs/filesystem.js'
-import { type Io, table } from './output.js'
+import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import { type Io, table, warn } from './output.js'
 
 export async function subvolumes(io: Io, path: string, options: { json?: boolean }): Promise<void> {
   await using fs = await openFilesystem(path, { signal: io.signal })
@@ -14,4 +14,16 @@ export async function subvolumes(io: Io, path: string, options: { json?: boolean
     rows.push([String(s.id), kind, s.readonly ? 'ro' : 'rw', String(s.generation), created, s.path])
   }
   if (!options.json) io.stdout.write(table(['id', 'kind', '', 'generation', 'created (UTC)', 'path'], rows, [0, 3]))
+  if (!(await seesAll(fs, io.signal)))
+    warn(io, 'not all: only those beneath this subvolume that may be reached; all need root (CAP_SYS_ADMIN)')
 }
+
+/** The default one stands in the tree that the list of all is read from. */
+const seesAll = (fs: KernelFilesystem, signal: AbortSignal): Promise<boolean> =>
+  fs.defaultSubvolume({ signal }).then(
+    () => true,
+    (error: { code?: string }) => {
+      if (error.code === 'EPERM') return false
+      throw error
+    },
+  )

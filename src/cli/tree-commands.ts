@@ -13,7 +13,7 @@ export function addTreeCommands(root: Command, io: Io): void {
     .option('--extents', 'count extents and compressed bytes')
     .option('--sharing', 'also what is shared with snapshots and clones (slower)')
     .option('--consistent', 'of one moment, through a temporary snapshot; not with --sharing')
-    .option('--largest <n>', 'so many of the largest', whole(0, 1e6), 10)
+    .option('--largest <n>', 'so many of the largest (default: 10); with --json only these', whole(0, 1e6))
     .option('--json', 'JSON lines, one a name')
     .action(async (path: string, options) => (await import('./scan.js')).scan(io, path, options))
 

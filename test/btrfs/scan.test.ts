@@ -444,6 +444,12 @@ describe.skipIf(cannotMount)('scan()', () => {
       (row) => `${row.inode} ${row.sizeBytes} undefined ${row.path}`,
     )
     expect(found.plain.sort()).toEqual(expected.sort())
+    expect(found).toMatchObject({ largest: 1, unread: [] })
+    mkdirSync(at('open/closed'), { mode: 0o700 })
+    expect(JSON.parse(run('node', '--import', 'tsx', helper, at('open')))).toMatchObject({
+      largest: 1,
+      unread: ['EACCES 1'],
+    })
     for (const refused of [found.since, found.extents, found.consistent])
       expect(refused).toMatchObject({ code: 'EPERM', hint: expect.stringContaining('root') })
     // It could not delete its own snapshot again.

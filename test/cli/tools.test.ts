@@ -3,7 +3,7 @@ import { closeSync, linkSync, mkdirSync, openSync, readSync, rmSync, writeFileSy
 import { beforeAll, describe, expect, it } from 'vitest'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
-import { btrmind, jsonLines } from './helper.js'
+import { asNobody, btrmind, jsonLines } from './helper.js'
 
 describe.skipIf(cannotMount)('tools', () => {
   const { volume, fs, at } = useVolume({ data: 'dup' })
@@ -91,6 +91,55 @@ describe.skipIf(cannotMount)('tools', () => {
       code: 1,
       err: expect.stringContaining('nowhere'),
     })
+  })
+
+  it('scan --largest --json: only these, largest first', async () => {
+    const { code, out } = await btrmind(['scan', volume.path, '--largest', '2', '--json'])
+    expect(code).toBe(0)
+    const rows = JSON.parse(JSON.stringify(await fs.largest(2)))
+    expect(jsonLines(out)).toMatchObject(rows.map(({ pathBytes: _, ...row }: { pathBytes: unknown }) => row))
+    expect(jsonLines(out)).toHaveLength(2)
+    expect((await btrmind(['scan', volume.path, '--largest', '0', '--json'])).out).toBe('')
+  })
+
+  it('as nobody: says what is missing, on stderr', async () => {
+    run('chmod', '755', volume.directory)
+    mkdirSync(at('closed'), { mode: 0o700 })
+    writeFileSync(at('closed/secret'), 'x')
+    mkdirSync(at('dir/closed'), { mode: 0o700 })
+    const notRead =
+      /^warning: not all: 2 directories or files were not read, the first '(dir\/)?closed' \(EACCES: .*\)\n$/
+    for (const argv of [
+      ['scan', volume.path],
+      ['scan', volume.path, '--json'],
+      ['scan', volume.path, '--largest', '3', '--json'],
+      ['inactive', volume.path, '--days', '0'],
+    ]) {
+      const { status, stdout, stderr } = asNobody(...argv)
+      expect(status, stderr).toBe(0)
+      expect(stderr).toMatch(notRead)
+      expect(stdout).toContain('big')
+      expect(stdout).not.toContain('secret')
+      expect((await btrmind(argv)).err).toBe('')
+      if (argv.includes('--json')) expect(jsonLines(stdout).length).toBeGreaterThan(1)
+    }
+    expect(asNobody('scan', volume.path).stdout).toMatch(/^ +2 {2}files +3\.00 MiB/m) // a hard link once, here too
+    await fs.createSubvolume('closed/inner')
+    for (const argv of [
+      ['subvolumes', volume.path],
+      ['subvolumes', volume.path, '--json'],
+    ]) {
+      const { status, stdout, stderr } = asNobody(...argv)
+      expect([status, stderr]).toEqual([
+        0,
+        'warning: not all: only those beneath this subvolume that may be reached; all need root (CAP_SYS_ADMIN)\n',
+      ])
+      expect(stdout).not.toContain('inner')
+      expect(await btrmind(argv)).toMatchObject({ err: '', out: expect.stringContaining('inner') })
+    }
+    await fs.deleteSubvolume('closed/inner')
+    rmSync(at('closed'), { recursive: true })
+    rmSync(at('dir/closed'), { recursive: true })
   })
 
   it('scrub: sound is 0, and what is bad is said, repaired, and 1 until it is', async () => {

@@ -18,7 +18,13 @@ const scan = async (options: ScanOptions) => {
     return { code, hint }
   }
 }
+const unread: string[] = []
+const largest = await fs.largest(1, {
+  onSkipped: (skipped) => unread.push(...skipped.map(({ reason, count }) => `${reason} ${count}`)),
+})
 const result = {
+  largest: largest.length,
+  unread,
   plain: await scan({}),
   since: await scan({ sinceGeneration: 1 }),
   extents: await scan({ extents: true }),

@@ -116,6 +116,12 @@ int openWithoutSymlinks(const std::string& path, int flags) {
 }
 
 ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref) {
+  if (ref.seen && ref.path.empty()) {
+    ScopedFd fd = openByNumber(volume->fd(), ref.seen->subvolume, ref.seen->inode, 0);
+    if (fd.get() < 0)
+      throw Failure{ENOENT, "open_by_handle_at", "open subvolume " + std::to_string(ref.seen->subvolume)};
+    return fd;
+  }
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
   std::string path = ref.path;
   // A trailing slash would follow a symlink.

@@ -49,7 +49,8 @@ struct RootRef {
 };
 
 // Opened for reading. With `seen`: no symlink in the whole path, and the same directory still; mount points on the way
-// are fine. Without: its last component is no symlink.
+// are fine; and where no path is given either, whatever is mounted over it (CAP_DAC_READ_SEARCH). Without: its last
+// component is no symlink.
 // Throws Failure: ENOENT, ENOTDIR, ELOOP (a symlink), ESTALE (not what was seen), EXDEV (another volume).
 ScopedFd openRoot(const HandlePtr& volume, const RootRef& ref);
 

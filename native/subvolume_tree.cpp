@@ -117,6 +117,22 @@ Ranges readRootTree(int fd, const Cancelled& cancelled) {
 
 }  // namespace
 
+std::string subvolumePath(int fd, uint64_t id) {
+  const Failure gone{ENOENT, "BTRFS_IOC_TREE_SEARCH_V2", "find subvolume " + std::to_string(id)};
+  Directories directories(fd);
+  std::string path;
+  for (uint64_t at = id; at != BTRFS_FS_TREE_OBJECTID;) {
+    std::vector<Found> found = readRoots(fd, at, at, Cancelled{false});
+    if (found.empty() || found[0].name.empty()) throw gone;
+    const SubvolumeInfo& info = found[0].info;
+    const Directories::Place& directory = directories.find(info.parent_id, info.dir_id);
+    if (directory.is == Directories::Is::gone) throw gone;
+    path.insert(0, directory.path + found[0].name + (path.empty() ? "" : "/"));
+    at = info.parent_id;
+  }
+  return path;
+}
+
 void forEachSubvolume(int fd, const Cancelled& cancelled, const SubvolumeVisit& visit) {
   const Ranges ranges = readRootTree(fd, cancelled);
   std::vector<const Found*> found;

@@ -19,4 +19,7 @@ using SubvolumeVisit = std::function<void(const SubvolumeInfo&, const std::strin
 // place any more and are left out. Throws Failure EPERM, ECANCELED.
 void forEachSubvolume(int fd, const Cancelled& cancelled, const SubvolumeVisit& visit);
 
+// From the top of the volume, of any length; "" for subvolume 5. Throws Failure ENOENT, EPERM.
+std::string subvolumePath(int fd, uint64_t id);
+
 }  // namespace btrmind

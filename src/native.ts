@@ -83,6 +83,9 @@ export interface NativeSubvolumes {
   /** UTF-8, one after the other, and where each ends. */
   paths: Uint8Array
   pathEnds: Uint32Array
+  /** The mount that the volume was opened through: what it shows, from the top of the volume ('/', '/home'), and where. */
+  mountRoot: Uint8Array
+  mountPoint: Uint8Array
 }
 
 /** What space() reads beyond SPACE_INFO, DEV_INFO and statfs; as in native/ops/space.cpp. */
@@ -331,9 +334,10 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     ticket: number,
     handle: NativeHandle,
     source: string,
-    destination: string,
+    destination: string | Uint8Array,
     readonly: boolean,
     inherit: BigUint64Array,
+    id?: number,
   ): Promise<void>
   /**
    * With `flush`: its id, after the deletion is committed and the cleaner woken. `id` and `parent` (as NativeRoot's
@@ -342,10 +346,10 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
   deleteSubvolume(
     ticket: number,
     handle: NativeHandle,
-    path: string,
+    path: string | Uint8Array,
     flush: boolean,
-    id: number | undefined,
-    parent: Float64Array | undefined,
+    id?: number,
+    parent?: Float64Array,
   ): Promise<number>
   deleteSubvolumeById(ticket: number, handle: NativeHandle, id: number, flush: boolean): Promise<void>
   /**
@@ -365,7 +369,7 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
   ): Promise<void>
   /** Unlinked, and the cleaner is not done with them. */
   deletedSubvolumes(ticket: number, handle: NativeHandle): Promise<Float64Array>
-  setReadonly(ticket: number, handle: NativeHandle, path: string, readonly: boolean): Promise<void>
+  setReadonly(ticket: number, handle: NativeHandle, path: string | Uint8Array, readonly: boolean): Promise<void>
   setReadonlyById(ticket: number, handle: NativeHandle, id: number, readonly: boolean): Promise<void>
 
   // native/ops/subvolume_list.cpp

@@ -13,6 +13,7 @@
 #include "../beneath.h"
 #include "../btrfs_compat.h"
 #include "../place.h"
+#include "../subvolume_tree.h"
 #include "../task.h"
 #include "btrfsutil_error.h"
 #include "deletable.h"
@@ -129,7 +130,28 @@ Napi::Value create(const Args& args) {
       toUndefined);
 }
 
-// snapshot(ticket, handle, source, destination, readonly, inherit)
+void requireId(uint64_t expected, uint64_t id, const std::string& path) {
+  if (id == expected) return;
+  std::string step = "find subvolume " + std::to_string(expected) + " there, but subvolume " + std::to_string(id);
+  throw Failure{ESTALE, nullptr, step, path};
+}
+
+// With `id` that subvolume, whatever is mounted over it or has come to its path.
+ScopedFd openSource(const HandlePtr& handle, const std::string& path, const std::optional<uint64_t>& id) {
+  if (!id) return openOnVolume(handle, path, O_DIRECTORY, "open the source");
+  try {
+    ScopedFd fd = openByNumber(handle->fd(), *id, kSubvolumeInode, 0);
+    if (fd.get() < 0) throw Failure{ENOENT, "open_by_handle_at", "open the source", path};
+    return fd;
+  } catch (const Failure& failure) {
+    if (failure.error != EPERM) throw;
+  }
+  ScopedFd fd = openOnVolume(handle, path, O_DIRECTORY, "open the source");
+  requireId(*id, subvolumeOf(fd.get(), path), path);
+  return fd;
+}
+
+// snapshot(ticket, handle, source, destination, readonly, inherit, id). The last may be undefined.
 Napi::Value snapshot(const Args& args) {
   HandlePtr handle = args.handle(1);
   std::string source = args.path(2), destination = args.path(3);
@@ -137,11 +159,13 @@ Napi::Value snapshot(const Args& args) {
   requireName(destination);
   std::vector<uint64_t> groups = readGroups(args, 5);
   int flags = args.boolean(4) ? BTRFS_UTIL_CREATE_SNAPSHOT_READ_ONLY : 0;
+  std::optional<uint64_t> id;
+  if (!args.absent(6)) id = args.u64(6);
   return quick(
       args, handle,
       [=](const Cancelled&) {
         Split split(destination);
-        ScopedFd from = openOnVolume(handle, source, O_DIRECTORY, "open the source");
+        ScopedFd from = openSource(handle, source, id);
         struct stat stat;
         checkedCall(fstat(from.get(), &stat), "fstat", "look at the source", source);
         if (stat.st_ino != kSubvolumeInode) {
@@ -220,21 +244,15 @@ ScopedFd openHolder(const HandlePtr& handle, const Split& split, const Expected&
   return ScopedFd(fd);
 }
 
-void requireId(uint64_t expected, uint64_t id, const std::string& path) {
-  if (id == expected) return;
-  std::string step = "find subvolume " + std::to_string(expected) + " there, but subvolume " + std::to_string(id);
-  throw Failure{ESTALE, nullptr, step, path};
-}
-
 // By id the kernel looks up the name itself: between that and locking the directory a bystander that is renamed into
 // its place is hit a hundred times less often than between our own comparison and a deletion by name. False where the
-// kernel cannot (before 5.7, idmapped mounts) or not for this caller.
+// kernel cannot (before 5.7, idmapped mounts, a path of more than 4 KiB) or not for this caller.
 bool destroyById(int parent, uint64_t id, const std::string& path) {
   btrfs_ioctl_vol_args_v2 args = {};
   args.flags = BTRFS_SUBVOL_SPEC_BY_ID;
   args.devid = id;  // `subvolid`, before headers had that name
   int returned = tryIoctl(parent, BTRMIND_REQUEST(BTRFS_IOC_SNAP_DESTROY_V2), &args);
-  if (returned == -ENOTTY || returned == -EOPNOTSUPP || returned == -EPERM) return false;
+  if (returned == -ENOTTY || returned == -EOPNOTSUPP || returned == -EPERM || returned == -ENAMETOOLONG) return false;
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_SNAP_DESTROY_V2", {}, path};
   return true;
 }
@@ -266,6 +284,17 @@ uint64_t removeSubvolume(const HandlePtr& handle, const std::string& path, bool 
   return id;
 }
 
+// By its name in the directory that holds it, which is opened by its number: of any depth.
+void destroyInParent(const HandlePtr& handle, uint64_t id, const std::string& place) {
+  SubvolumeInfo info = {};
+  checkedUtil(btrfs_util_subvolume_info_fd(handle->fd(), id, &info), nullptr);
+  ScopedFd parent = openByNumber(handle->fd(), info.parent_id, info.dir_id, 0);
+  if (parent.get() < 0) throw Failure{ENOENT, "open_by_handle_at", "open the directory that holds it", place};
+  const std::string name = place.substr(place.rfind('/') + 1);
+  requireId(id, idOf(parent.get(), name), place);
+  destroyByName(parent.get(), name, place);
+}
+
 // deleteSubvolumeById(ticket, handle, id, flush): wherever it is, also outside of what is mounted
 Napi::Value removeById(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -274,15 +303,9 @@ Napi::Value removeById(const Args& args) {
   return quick(
       args, handle,
       [=](const Cancelled&) {
-        char* text = nullptr;
-        checkedUtil(btrfs_util_subvolume_path_fd(handle->fd(), id, &text), nullptr);
-        std::unique_ptr<char, decltype(&free)> owned(text, free);
+        const std::string text = subvolumePath(handle->fd(), id);
         requireUnmounted(handle, text, text);
-        if (!destroyById(handle->fd(), id, text)) {
-          Failure failure = refusal(EPERM, text, whyNotPermitted(handle->fd(), [id] { return id; }));
-          failure.ioctl = "BTRFS_IOC_SNAP_DESTROY_V2";
-          throw failure;
-        }
+        if (!destroyById(handle->fd(), id, text)) destroyInParent(handle, id, text);
         if (flush) checkedIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SYNC), nullptr, "flush the deletion", text);
         return Nothing{};
       },

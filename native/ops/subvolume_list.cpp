@@ -28,6 +28,7 @@ struct Rows {
   std::string uuids;
   std::string paths;
   std::vector<uint32_t> pathEnds;
+  Mount mount;  // that the volume was opened through
 
   void reserve(size_t rows) {
     numbers.reserve(rows * kNumbers);
@@ -66,6 +67,8 @@ Napi::Value toJs(Napi::Env env, Rows& rows) {
   out.Set("uuids", bytesOf(env, rows.uuids));
   out.Set("paths", bytesOf(env, rows.paths));
   out.Set("pathEnds", copied<Napi::Uint32Array>(env, rows.pathEnds.data(), rows.pathEnds.size()));
+  out.Set("mountRoot", bytesOf(env, rows.mount.root));
+  out.Set("mountPoint", bytesOf(env, rows.mount.point));
   return out;
 }
 
@@ -108,10 +111,7 @@ Place locate(int fd) {
     place.subvolume = volumePath(mount, descriptorPath(place.root.get()));
     return place;
   }
-  char* path = nullptr;
-  checkedUtil(btrfs_util_subvolume_path_fd(fd, place.id, &path), nullptr);
-  place.subvolume = path;
-  free(path);
+  place.subvolume = subvolumePath(fd, place.id);
   return place;
 }
 
@@ -150,6 +150,7 @@ Rows list(const HandlePtr& handle, const std::string& below, const Cancelled& ca
   Place place = locate(fd);
   const bool everything = below.empty();
   Rows rows;
+  rows.mount = mountOf(*readMounts(), handle->fd());
   if (place.root.get() < 0) {
     forEachSubvolume(fd, cancelled, [&](const SubvolumeInfo& info, const std::string& path, size_t atMost) {
       if (rows.pathEnds.empty()) rows.reserve(everything ? atMost : 0);
@@ -218,6 +219,7 @@ Napi::Value one(const Args& args) {
         std::string directory = S_ISDIR(stat.st_mode) ? path : path.substr(0, std::max<size_t>(path.rfind('/'), 1));
         ScopedFd fd = openOnVolume(handle, directory, O_DIRECTORY, "open it");
         Rows rows;
+        rows.mount = mountOf(*readMounts(), handle->fd());
         rows.add(infoOf(fd.get(), path), locate(fd.get()).subvolume);
         return rows;
       },
@@ -233,11 +235,9 @@ Napi::Value byId(const Args& args) {
       [handle, id](const Cancelled&) {
         SubvolumeInfo info = {};
         checkedUtil(btrfs_util_subvolume_info_fd(handle->fd(), id, &info), nullptr);
-        char* path = nullptr;
-        if (id != BTRFS_FS_TREE_OBJECTID) checkedUtil(btrfs_util_subvolume_path_fd(handle->fd(), id, &path), nullptr);
-        std::unique_ptr<char, decltype(&free)> owned(path, free);
         Rows rows;
-        rows.add(info, path == nullptr ? "" : path);
+        rows.mount = mountOf(*readMounts(), handle->fd());
+        rows.add(info, subvolumePath(handle->fd(), id));
         return rows;
       },
       [](Napi::Env env, Rows& rows) { return toJs(env, rows); });

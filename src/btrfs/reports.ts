@@ -7,7 +7,7 @@ import type { Directory } from './directory.js'
 import { directoryFor, topOf } from './directory.js'
 import { cancelled, LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { pathArgument, resumeOptions } from './options.js'
-import { checkScan, isTemporary, scanTree } from './scan.js'
+import { checkScan, isTemporary, type NestedSubvolume, scanTree } from './scan.js'
 import { tree } from './subvolume-trees.js'
 import type { Volume } from './volume.js'
 
@@ -36,7 +36,7 @@ const fragmentationOptions = v.strictObject({
 
 /** So far. */
 export interface ReportProgress {
-  /** Read; and left out with `nested`: gone meanwhile, or their paths are no UTF-8. */
+  /** Read; and left out with `nested`: gone meanwhile. */
   readonly subvolumes: number
   readonly skippedSubvolumes: number
   readonly inodes: number
@@ -273,22 +273,22 @@ function report<Report>(
   }
   const work = async (stop: AbortSignal) => {
     const top = await directoryFor(operation, volume, volume.resolve(subvolume), { signal: stop })
-    const scan = async (path: string, found?: Directory) => {
-      const prefix = path === top.path ? '' : `${relative(top.path, path)}/`
-      const checked = checkScan({ subvolume: path, consistent, sharing, signal: stop })
+    const scan = async (found: Directory | NestedSubvolume) => {
+      const prefix = found === top ? '' : `${relative(top.path, found.path)}/`
+      const checked = checkScan({ consistent, sharing, signal: stop })
       await scanTree(volume, checked, operation, { tally, prefix }, found).next() // there are no batches
       stop.throwIfAborted()
       subvolumes++
     }
-    await scan(top.path, top)
+    await scan(top)
     if (!nested) return
     const holder = top.subvolumeTop ? top.path : await topOf(volume, top, operation)
-    for (const { path } of (await tree(volume, holder, { signal: stop })).slice(1)) {
+    for (const { subvolume, path } of (await tree(volume, holder, { signal: stop })).slice(1)) {
       if (!path.startsWith(join(top.path, '/')) || isTemporary(path)) continue
       try {
-        await scan(path)
+        await scan({ id: subvolume.id, readonly: subvolume.readonly, path, holder })
       } catch (error) {
-        // Gone meanwhile, or its path is not UTF-8.
+        // Gone meanwhile.
         if (!['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)) throw error
         skippedSubvolumes++
       }

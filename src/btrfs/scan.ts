@@ -1,15 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { basename, join, relative } from 'node:path'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
-import { type NativeFileCursor, type NativeTally, native } from '../native.js'
+import { type NativeFileCursor, type NativeRoot, type NativeTally, native } from '../native.js'
 import { batches, type ScanBatch } from './batch.js'
 import { type Directory, directoryFor, topOf } from './directory.js'
 import { scanOptions } from './options.js'
 import { ranges } from './ranges.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
-import { deleteSubvolume, snapshot } from './subvolumes.js'
+import { deleteSubvolume, NO_GROUPS, snapshotHints } from './subvolumes.js'
 import type { Volume } from './volume.js'
-import { checkRoot } from './walk.js'
+import { checkRoot, seen } from './walk.js'
 
 export interface ScanOptions {
   readonly signal?: AbortSignal | undefined
@@ -68,13 +68,27 @@ export function checkScan(options: ScanOptions) {
   return checked
 }
 
-/** Internal; with `into` the batches have no rows; with `found` its directory is known. */
+/** What is read: a directory, or a subvolume by its id, since something else may be mounted at its path. */
+type Source = Directory | NestedSubvolume
+export interface NestedSubvolume {
+  readonly id: number
+  readonly readonly: boolean
+  /** For messages. */
+  readonly path: string
+  /** The top of the subvolume that it is in, at whatever depth: snapshots of it are made there. */
+  readonly holder: string
+}
+const TOP_INODE = 256
+const asRoot = (source: Source): NativeRoot =>
+  'holder' in source ? ['', seen({ inode: TOP_INODE, subvolumeId: source.id })] : checkRoot('scan', source)
+
+/** Internal; with `into` the batches have no rows; with `found` it is known what is read. */
 export async function* scanTree(
   volume: Volume,
   checked: Checked,
   operation: string,
   into?: Into,
-  found?: Directory,
+  found?: Source,
 ): AsyncGenerator<ScanBatch, void, void> {
   const { signal, consistent, sync, sinceGeneration } = checked
   if (sinceGeneration > 0) await requireReached(volume, operation, sinceGeneration, signal)
@@ -85,17 +99,18 @@ export async function* scanTree(
   }
   // Who may not read the tree could not delete the snapshot again, either.
   await probe(volume, root, operation, signal)
-  const top = await topOf(volume, root, operation)
-  const { readonly } = await subvolumeOf(volume, top, { signal })
+  const { id, readonly, holder, inner } = await subvolumeOfSource(volume, root, operation, signal)
   if (readonly) return yield* read(volume, root, checked, operation, into)
-  const taken = join(top, `${TEMPORARY}${randomUUID()}`)
+  const taken = join(holder, `${TEMPORARY}${randomUUID()}`)
   const own = await volume.share(operation)
   if (volume.closing.aborted) {
     await own.close()
     throw closed(operation, root.path)
   }
   // It commits, too: no sync. Without the signal: who does not wait for it does not know whether it is there.
-  const making = snapshot(own, top, taken, { readonly: true })
+  const making = own.call(operation, { path: root.path, dest: taken, hints: snapshotHints }, {}, (ticket) =>
+    native.snapshot(ticket, own.handle, root.path, taken, true, NO_GROUPS, id),
+  )
   let removal: Promise<void> | undefined
   const remove = () => {
     removal ??= volume.track(making.then(() => deleteSubvolume(own, taken)).finally(() => own.close()))
@@ -107,13 +122,7 @@ export async function* scanTree(
   try {
     await making
     signal?.throwIfAborted()
-    yield* read(
-      volume,
-      await directoryFor(operation, volume, join(taken, relative(top, root.path))),
-      checked,
-      operation,
-      into,
-    )
+    yield* read(volume, await directoryFor(operation, volume, join(taken, inner)), checked, operation, into)
   } catch (error) {
     // close() took the snapshot away under whoever was about to open it.
     const taken = volume.closing.aborted && ['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)
@@ -152,8 +161,20 @@ const TEMPORARY = '.btrmind-scan-'
 /** A snapshot that some consistent scan has made for itself. */
 export const isTemporary = (path: string) => /^\.btrmind-scan-[0-9a-f-]{36}$/.test(basename(path))
 
-async function probe(volume: Volume, root: Directory, operation: string, signal: AbortSignal | undefined) {
-  const given = checkRoot(operation, root)
+async function subvolumeOfSource(
+  volume: Volume,
+  source: Source,
+  operation: string,
+  signal: AbortSignal | undefined,
+): Promise<Pick<NestedSubvolume, 'id' | 'readonly' | 'holder'> & { readonly inner: string }> {
+  if ('holder' in source) return { ...source, inner: '' }
+  const holder = await topOf(volume, source, operation)
+  const { id, readonly } = await subvolumeOf(volume, holder, { signal })
+  return { id, readonly, holder, inner: relative(holder, source.path) }
+}
+
+async function probe(volume: Volume, root: Source, operation: string, signal: AbortSignal | undefined) {
+  const given = asRoot(root)
   const hints = { EPERM: '`consistent` needs root (CAP_SYS_ADMIN)' }
   const cursor = await volume.call(operation, { path: root.path, hints }, { signal }, (ticket) =>
     native.scanOpen(ticket, volume.handle, ...given, 0, false, false),
@@ -163,13 +184,13 @@ async function probe(volume: Volume, root: Directory, operation: string, signal:
 
 async function* read(
   volume: Volume,
-  root: Directory,
+  root: Source,
   options: Checked,
   operation: string,
   into: Into | undefined,
 ): AsyncGenerator<ScanBatch, void, void> {
   const { signal, batchSize, sinceGeneration, extents, sharing } = options
-  const given = checkRoot(operation, root)
+  const given = asRoot(root)
   const context = { operation, path: root.path, batchSize, signal }
   const open = (ticket: number) =>
     native.scanOpen(ticket, volume.handle, ...given, sinceGeneration, extents, sharing, into?.tally, into?.prefix)

@@ -9,8 +9,18 @@ import type { Volume } from './volume.js'
 
 export interface Subvolume {
   readonly id: number
-  /** From the top of the volume (id 5), without a leading slash; '' for the top itself. */
+  /**
+   * From the top of the volume (id 5), without a leading slash; '' for the top itself. Other calls take `absolutePath`,
+   * or `id` where they say so.
+   */
   readonly path: string
+  /** Only where the path is not UTF-8, so that `path` has U+FFFD in it: the bytes that the kernel has. */
+  readonly pathBytes?: Uint8Array | undefined
+  /**
+   * By the mount that the filesystem was opened through. Undefined where it does not show it, and where the path is not
+   * UTF-8. Another mount may cover it.
+   */
+  readonly absolutePath: string | undefined
   /** The subvolume that it lies in, and the inode of the directory there. Undefined for the top of the volume. */
   readonly parentId: number | undefined
   readonly directoryInode: number | undefined
@@ -99,29 +109,51 @@ const NO_UUID = '00000000-0000-0000-0000-000000000000'
 const PAGE = 128
 
 /** Not a generator: 10,000 rows would take a tenth longer. */
-function unpack({ numbers, uuids, paths, pathEnds }: NativeSubvolumes): Iterator<Subvolume, undefined> {
+function unpack(raw: NativeSubvolumes): Iterator<Subvolume, undefined> {
+  const { numbers, uuids, paths, pathEnds } = raw
+  const where = shownAt(Buffer.from(raw.mountRoot).toString(), Buffer.from(raw.mountPoint).toString())
   const ids = Buffer.from(uuids.buffer, uuids.byteOffset, uuids.length)
   const bytes = Buffer.from(paths.buffer, paths.byteOffset, paths.length)
   const endOf = (row: number) => (row === 0 ? 0 : pathEnds[row - 1]!)
   let row = 0
-  let page = { first: 0, ids: '', start: 0, paths: '', isAscii: true }
+  let page = { first: 0, ids: '', start: 0, paths: '', isAscii: true, isUtf8: true }
   const turn = () => {
     const last = Math.min(row + PAGE, pathEnds.length)
     const start = endOf(row)
     const text = bytes.toString('utf8', start, endOf(last))
     const isAscii = text.length === endOf(last) - start
-    page = { first: row, ids: ids.toString('latin1', row * 108, last * 108), start, paths: text, isAscii }
+    const isUtf8 = !text.includes('\uFFFD')
+    page = { first: row, ids: ids.toString('latin1', row * 108, last * 108), start, paths: text, isAscii, isUtf8 }
   }
   const next = (): IteratorResult<Subvolume, undefined> => {
     if (row === pathEnds.length) return { done: true, value: undefined }
     if (row % PAGE === 0) turn()
     const [from, to] = [endOf(row), endOf(row + 1)]
     const path = page.isAscii ? page.paths.slice(from - page.start, to - page.start) : bytes.toString('utf8', from, to)
-    const value = unpackRow(numbers, row * NUMBERS, page.ids, (row - page.first) * 108, path)
+    const isWhole = page.isUtf8 || !path.includes('\uFFFD')
+    const value = unpackRow(
+      numbers,
+      row * NUMBERS,
+      page.ids,
+      (row - page.first) * 108,
+      path,
+      isWhole ? where(path) : undefined,
+    )
     row++
-    return { done: false, value }
+    return { done: false, value: isWhole ? value : { ...value, pathBytes: Uint8Array.from(bytes.subarray(from, to)) } }
   }
   return { next }
+}
+
+/** Absolute paths of what a mount shows: of `root`, from the top of the volume, at `point`. */
+function shownAt(root: string, point: string): (path: string) => string | undefined {
+  const base = point === '/' ? '' : point
+  if (root === '/') return (path) => (path === '' ? point : `${base}/${path}`)
+  return (path) => {
+    const whole = `/${path}`
+    if (whole === root) return point
+    return whole.startsWith(`${root}/`) ? base + whole.slice(root.length) : undefined
+  }
 }
 
 function uuid(ids: string, at: number): string | undefined {
@@ -129,10 +161,18 @@ function uuid(ids: string, at: number): string | undefined {
   return text === NO_UUID ? undefined : text
 }
 
-function unpackRow(numbers: Float64Array, at: number, ids: string, idAt: number, path: string): Subvolume {
+function unpackRow(
+  numbers: Float64Array,
+  at: number,
+  ids: string,
+  idAt: number,
+  path: string,
+  absolutePath: string | undefined,
+): Subvolume {
   return {
     id: numbers[at]!,
     path,
+    absolutePath,
     parentId: numbers[at + 1] || undefined,
     directoryInode: numbers[at + 2] || undefined,
     uuid: uuid(ids, idAt),

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { BtrfsError, BtrmindError, check, quote } from '../errors.js'
 import { native } from '../native.js'
-import type { CallOptions } from './call.js'
+import type { CallContext, CallOptions } from './call.js'
 import { callOptions, pathArgument, snapshotOptions } from './options.js'
 import { type Subvolume, subvolume, subvolumes } from './subvolume-list.js'
-import { deleteSubvolume, type SnapshotOptions, snapshot } from './subvolumes.js'
+import { NO_GROUPS, type SnapshotOptions, snapshotHints } from './subvolumes.js'
 import type { Volume } from './volume.js'
 
 export interface SetReadonlyOptions extends CallOptions {
@@ -56,6 +56,8 @@ export interface Member {
   /** Absolute; and from the tree's top. */
   readonly path: string
   readonly inner: string
+  /** Only where `inner` is not UTF-8. */
+  readonly innerBytes?: Uint8Array | undefined
 }
 
 /** A subvolume and, unless it is asked for alone, those in it: parents first. */
@@ -65,7 +67,9 @@ export async function tree(volume: Volume, path: string, options: CallOptions, r
   if (!recursive) return all
   for await (const found of subvolumes(volume, { ...options, below: path })) {
     const inner = found.path.slice(top.path === '' ? 0 : top.path.length + 1)
-    all.push({ subvolume: found, path: join(path, inner), inner })
+    const above = (top.pathBytes ?? Buffer.from(top.path)).length
+    const innerBytes = found.pathBytes?.subarray(above === 0 ? 0 : above + 1)
+    all.push({ subvolume: found, path: join(path, inner), inner, innerBytes })
   }
   return all
 }
@@ -103,26 +107,64 @@ async function takeTree(volume: Volume, from: string, to: string, readonly: bool
       throw fail('ETIMEDOUT', -110, `not done within ${timeoutMs} ms`)
   }
   const own = await volume.share('snapshotTree')
-  const made: string[] = []
+  const made: Place[] = []
+  // Without signal and timeout: an answer that nobody waits for does not say what has to be deleted again.
+  const call = <T>(context: CallContext, start: (ticket: number) => Promise<T>) =>
+    own.call('snapshotTree', context, {}, start)
+  const mark = ({ text, bytes }: Place, on: boolean) =>
+    call({ path: text }, (ticket) => native.setReadonly(ticket, own.handle, bytes, on))
   try {
-    for (const { path, inner } of await tree(own, from, options)) {
+    for (const member of await tree(own, from, options)) {
       goOn()
-      const place = join(to, inner)
+      const place = placeIn(to, member)
+      const context = { path: member.path, dest: place.text }
       // An empty directory stands where the inner one was.
-      if (inner !== '') await rmdir(place)
-      // Without signal and timeout: an answer that nobody waits for does not say what has to be deleted again.
-      await snapshot(own, path, place)
+      if (member.inner !== '') await removeStub(place)
+      // By its id: something else may be mounted there.
+      await call({ ...context, hints: snapshotHints }, (ticket) =>
+        native.snapshot(ticket, own.handle, member.path, place.bytes, false, NO_GROUPS, member.subvolume.id),
+      )
       made.unshift(place)
     }
     goOn()
-    if (readonly) for (const path of made) await setReadonly(own, path, true)
+    if (readonly) for (const place of made) await mark(place, true)
   } catch (error) {
-    for (const path of made) {
-      if (readonly) await setReadonly(own, path, false).catch(() => {})
-      await deleteSubvolume(own, path).catch(() => {})
+    for (const place of made) {
+      if (readonly) await mark(place, false).catch(() => {})
+      await call({}, (ticket) => native.deleteSubvolume(ticket, own.handle, place.bytes, false)).catch(() => {})
     }
     throw error
   } finally {
     await own.close()
+  }
+}
+
+/** Absolute: for messages, and for the kernel. */
+interface Place {
+  readonly text: string
+  readonly bytes: Uint8Array
+}
+
+function placeIn(to: string, { inner, innerBytes }: Member): Place {
+  const text = join(to, inner)
+  return {
+    text,
+    bytes: innerBytes === undefined ? Buffer.from(text) : Buffer.concat([Buffer.from(`${to}/`), innerBytes]),
+  }
+}
+
+async function removeStub({ text, bytes }: Place): Promise<void> {
+  try {
+    await rmdir(Buffer.from(bytes))
+  } catch (error) {
+    const { code = 'EIO', errno = -5 } = error as NodeJS.ErrnoException
+    const hint = 'a directory without content stands for each subvolume in a snapshot: it is taken away before its own'
+    throw new BtrfsError('snapshotTree', {
+      code,
+      errno,
+      text: 'could not remove the directory in its place',
+      path: text,
+      hint,
+    })
   }
 }

@@ -42,7 +42,10 @@ const groups = (ids: readonly string[]) =>
     return (BigInt(level) << 48n) | BigInt(number)
   })
 const hints = { ENOTCONN: 'quota is off; see enableQuota()', EACCES: 'needs write permission on its directory' }
-const snapshotHints = {
+/** Internal. */
+export const NO_GROUPS = new BigUint64Array()
+/** Internal. */
+export const snapshotHints = {
   ...hints,
   EPERM: 'needs to be the owner of the source, or root (CAP_FOWNER)',
   EACCES: 'needs write permission on the destination’s directory, and access to the source',

@@ -18,7 +18,7 @@ export function checkRoot(operation: string, root: Root): NativeRoot {
 }
 
 /** A directory as the addon compares it. Internal. */
-export function seen({ inode, subvolumeId }: DirectoryRef): Float64Array {
+export function seen({ inode, subvolumeId }: Omit<DirectoryRef, 'path'>): Float64Array {
   return Float64Array.of(inode, subvolumeId)
 }
 

@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import {
   type BalanceOptions,
   type BalanceProgress,
@@ -121,7 +121,9 @@ export class SimulatedFilesystem implements Filesystem {
       const inside =
         below === undefined ? this.path : pathOf(volume, findDirectory(volume, resolve(this.path, below), 'subvolumes'))
       const prefix = inside === this.path ? '' : `${inside.slice(this.path.length + 1)}/`
-      return [...volume.subvolumes.values()].map(describe).filter(({ path }) => path !== '' && path.startsWith(prefix))
+      return [...volume.subvolumes.values()]
+        .map((record) => describe(record, this.path))
+        .filter(({ path }) => path !== '' && path.startsWith(prefix))
     })
     yield* rows
   }
@@ -130,7 +132,7 @@ export class SimulatedFilesystem implements Filesystem {
     return this.#quick('subvolume', options, (volume) => {
       const found = volume.find(absolute, 'subvolume')
       if (found.node === undefined) throw failure('ENOENT', 'subvolume', { path: absolute })
-      return describe((asDirectory(volume, found) ?? found).subvolume)
+      return describe((asDirectory(volume, found) ?? found).subvolume, this.path)
     })
   }
   async createSubvolume(path: string, options?: CallOptions): Promise<void> {
@@ -282,10 +284,11 @@ const NOT_RECEIVED = {
   receivedAt: undefined,
 }
 
-function describe(record: SubvolumeRecord): Subvolume {
+function describe(record: SubvolumeRecord, mountPath: string): Subvolume {
   const { id, trail, parentId, directoryInode, uuid, parentUuid, generation, originGeneration, readonly } = record
   const path = trail.map((name) => Buffer.from(name, 'latin1').toString()).join('/')
   const times = { createdAt: new Date(record.createdAtMs), changedAt: new Date(record.changedAtMs) }
   const state = { generation, originGeneration, changedGeneration: generation, readonly, ...times }
-  return { id, path, parentId, directoryInode, uuid, parentUuid, ...state, ...NOT_RECEIVED }
+  const absolutePath = join(mountPath, path)
+  return { id, path, absolutePath, parentId, directoryInode, uuid, parentUuid, ...state, ...NOT_RECEIVED }
 }

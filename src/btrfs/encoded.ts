@@ -7,7 +7,7 @@ import { callOptions, pathArgument, whole } from './options.js'
 import type { Volume } from './volume.js'
 
 /** In the kernel's order. */
-const ENCODINGS = ['none', 'zlib', 'zstd', 'lzo4k', 'lzo8k', 'lzo16k', 'lzo32k', 'lzo64k'] as const
+export const ENCODINGS = ['none', 'zlib', 'zstd', 'lzo4k', 'lzo8k', 'lzo16k', 'lzo32k', 'lzo64k'] as const
 /** lzo4k …: framed for a volume with sectors of so many bytes. */
 export type Encoding = (typeof ENCODINGS)[number]
 

@@ -75,7 +75,8 @@ export function addExtentsCommands(root: Command, io: Io, failed: () => void): v
     .addHelpText(
       'after',
       note(`The stream: a line of JSON with its format; for each piece of at most 128 KiB a line that describes it, and behind it
-its data, \`bytes\` long; at the end a line with size and count. Holes have no data. Only data: no owner, times, names.`),
+its data, \`bytes\` long; at the end a line with size and count. Holes have no data. Only data: no owner, times, names.
+Each \`crc32\` is of all up to there: of each line without its crc32 and its newline, and of the data behind it.`),
     )
     .action(async (path: string, options) => (await import('./encoded.js')).read(io, path, options))
   encoded
@@ -87,7 +88,7 @@ its data, \`bytes\` long; at the end a line with size and count. Holes have no d
     .addHelpText(
       'after',
       note(
-        'The volume must have sectors of the same size. What is damaged or cut off is refused, and no file is left.',
+        'The volume must have sectors of the same size. What is damaged, cut off or longer is refused, and no file is left.',
       ),
     )
     .action(async (path: string, options) => (await import('./encoded.js')).write(io, path, options))

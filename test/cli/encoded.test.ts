@@ -12,6 +12,8 @@ import { btrmind, jsonLines } from './helper.js'
 
 const MAIN = `${process.execPath} --import tsx ${fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))}`
 
+const HEAD = '{"format":"btrmind-encoded-1","sectorSizeBytes":4096}\n'
+
 describe.skipIf(cannotMount)('encoded', () => {
   let volume: TestVolume
   let other: TestVolume
@@ -69,7 +71,7 @@ describe.skipIf(cannotMount)('encoded', () => {
     const [head, piece, ...rest] = jsonLines(out)
     expect(head).toEqual({ format: 'btrmind-encoded-1', sectorSizeBytes: 4096 })
     expect(piece).toMatchObject({ startBytes: 0, lengthBytes: 131_072, compression: 'zstd', bytes: expect.any(Number) })
-    expect(rest.at(-1)).toEqual({ sizeBytes: content.length, pieces: rest.length })
+    expect(rest.at(-1)).toEqual({ sizeBytes: content.length, pieces: rest.length, crc32: expect.any(Number) })
     const terminal = await btrmind(['encoded', 'read', at('file')], { isTTY: true })
     expect(terminal).toMatchObject({ code: 2, out: '', err: expect.stringContaining('not for a terminal') })
   })
@@ -106,11 +108,39 @@ describe.skipIf(cannotMount)('encoded', () => {
     expect(existsSync(there('limited/noise'))).toBe(false)
   })
 
+  it('no damaged bit of a line goes by', { timeout: 60_000 }, async () => {
+    for (const [name, data] of [
+      ['packed', logLines(5000)],
+      ['plain', randomBytes(5000)],
+      ['hole', Buffer.alloc(5000)],
+    ] as const) {
+      writeFileSync(at(name), name === 'hole' ? '' : data)
+      truncateSync(at(name), data.length)
+      run('sync', '-f', volume.path)
+      const stream = shell(`${MAIN} encoded read ${at(name)}`).stdout
+      const line = stream.indexOf(10, HEAD.length)
+      const { bytes, compression } = JSON.parse(String(stream.subarray(HEAD.length, line))) as Record<string, unknown>
+      expect(compression).toBe(name === 'packed' ? 'zstd' : 'none')
+      const behind = line + 1 + Number(bytes)
+      for (let byte = 0; byte < stream.length; byte = byte === line || byte + 1 === line ? behind : byte + 2) {
+        const damaged = Buffer.from(stream)
+        damaged[byte]! ^= 1 << (byte % 8)
+        writeFileSync(there('stream'), damaged)
+        const { code, err } = await btrmind(['encoded', 'write', there('new'), '--input', there('stream')])
+        expect([code, err], String(damaged.subarray(Math.max(0, byte - 20), byte + 20))).toEqual([
+          1,
+          expect.stringContaining('EBADMSG'),
+        ])
+        expect(existsSync(there('new'))).toBe(false)
+      }
+    }
+  })
+
   it('what is damaged is refused, and leaves no file', async () => {
     const line = whole.indexOf(10, whole.indexOf(10) + 1)
     const flipped = Buffer.from(whole)
     flipped[line + 100]! ^= 1
-    const damaged: Readonly<Record<string, [Buffer, string]>> = {
+    const damaged: Record<string, [Buffer, string]> = {
       flipped: [flipped, 'is damaged: the piece at 0 has another checksum'],
       short: [whole.subarray(0, whole.length - 5), 'ends too early'],
       'without its end': [whole.subarray(0, whole.lastIndexOf('{"sizeBytes"')), 'ends too early'],
@@ -119,15 +149,21 @@ describe.skipIf(cannotMount)('encoded', () => {
         'has 0 pieces; its end says',
       ],
       'of something else': [Buffer.from('#!/bin/sh\n'), 'is none of `encoded read`'],
-      'of another version': [Buffer.from('{"format":"x"}\n'), "it begins with 'x'"],
+      'of another version': [Buffer.from('{"format":"x"}\n'), "its format is 'x'"],
       'of other sectors': [
         Buffer.from('{"format":"btrmind-encoded-1","sectorSizeBytes":65536}\n'),
         'is of sectors of 65536 bytes; this volume has 4096',
       ],
       'of a huge piece': [
-        Buffer.from('{"format":"btrmind-encoded-1","sectorSizeBytes":4096}\n{"bytes":1e9}\n'),
-        'a piece of 1000000000 bytes',
+        Buffer.from(String(whole.subarray(0, line + 1)).replace(/"bytes":\d+/, '"bytes":1000000000')),
+        "the piece at 0 says 'bytes' 1000000000",
       ],
+      'of more': [Buffer.concat([whole, Buffer.from('\n')]), 'goes on after its end'],
+    }
+    const lines = ['null', '3', '[]', '"7"', '{}', '{"bytes":"1"}', '{"pieces":0,"sizeBytes":1e30,"crc32":0}']
+    for (const text of [...lines, '{"pieces":0,"sizeBytes":"7","crc32":0}']) {
+      damaged[text] = [Buffer.from(`${HEAD}${text}\n`), 'is damaged: ']
+      damaged[`first ${text}`] = [Buffer.from(`${text}\n`), 'is none of']
     }
     for (const [name, [bytes, why]] of Object.entries(damaged)) {
       writeFileSync(there('stream'), bytes)
@@ -136,6 +172,8 @@ describe.skipIf(cannotMount)('encoded', () => {
       expect(err).toContain('EBADMSG')
       expect(existsSync(there('new')), name).toBe(false)
     }
+    const directory = await btrmind(['encoded', 'write', there('new'), '--input', there('dir')])
+    expect(directory).toMatchObject({ code: 1, err: expect.stringMatching(/EISDIR: .*\/dir'/) })
     writeFileSync(there('kept'), 'mine')
     writeFileSync(there('stream'), whole)
     const kept = await btrmind(['encoded', 'write', there('kept'), '--input', there('stream')])

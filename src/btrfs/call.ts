@@ -78,7 +78,7 @@ export async function explained<T>(
     return await work
   } catch (error) {
     if (!isNativeFailure(error) || error.hint !== undefined) throw error
-    const hint = await explain(error)
+    const hint = await explain(error).catch(() => undefined)
     throw hint === undefined ? error : { ...error, hint }
   }
 }

@@ -1,6 +1,6 @@
 import { isAbsolute, resolve } from 'node:path'
 import * as v from 'valibot'
-import { check, HINTS } from '../errors.js'
+import { check, HINTS, type NativeFailure } from '../errors.js'
 import { type NativeReplace, native, SpacePart } from '../native.js'
 import { type CallOptions, call, explained } from './call.js'
 import { whoHolds } from './exclusive.js'
@@ -55,6 +55,14 @@ export function deviceOf({ blockDeviceBytes, ...device }: SpaceDevice, uuid: str
   }
 }
 
+/** Internal. Undefined: none of the volume's own. */
+export async function deviceOfId(volume: Volume, devid: number): Promise<SpaceDevice | undefined> {
+  return unpack(await native.space(0, volume.handle, 0)).devices.find((device) => device.devid === devid)
+}
+/** Internal: a hint. */
+export const noDevice = (devid: number) =>
+  `the volume has no device ${devid} of its own (a seed’s are not); see devices()`
+
 export interface AddDeviceOptions extends CallOptions {
   /** Also when something is on the device: it is lost. Default false. */
   readonly force?: boolean
@@ -99,11 +107,16 @@ export async function removeDevice(
   options: CallOptions = {},
 ): Promise<void> {
   const device = devid === 'missing' ? 0 : check('removeDevice: devid', devidArgument, devid)
+  // The kernel looks at the profile before it looks for the device.
+  const explain = async (failure: NativeFailure) =>
+    failure.code.endsWith('_MIN_NOT_MET') && device !== 0 && (await deviceOfId(volume, device)) === undefined
+      ? noDevice(device)
+      : whoHolds(volume, failure)
   await volume.callLong(
     'removeDevice',
     { hints: { ENOENT: `the volume has no device ${devid}` } },
     check('removeDevice', callOptions, options),
-    (t) => explained(native.deviceRemove(t, volume.handle, device), (failure) => whoHolds(volume, failure)),
+    (t) => explained(native.deviceRemove(t, volume.handle, device), explain),
   )
 }
 
@@ -202,7 +215,7 @@ function named({
 
 /**
  * Sets a device's error counters to zero. BTRFS_IOC_GET_DEV_STATS · CAP_SYS_ADMIN · quick.
- * @returns what they were
+ * @returns what they were; undefined when it is missing, as devices() has it
  * @throws BtrfsError ENODEV, EPERM, EBADF
  * @example
  * const { corruption } = await fs.resetDeviceErrors(1)
@@ -211,14 +224,19 @@ export async function resetDeviceErrors(
   volume: Volume,
   devid: number,
   options: CallOptions = {},
-): Promise<DeviceErrors> {
+): Promise<DeviceErrors | undefined> {
   const device = check('resetDeviceErrors: devid', devidArgument, devid)
-  const [write, read, flush, corruption, generation] = await volume.call(
+  const counts = await volume.call(
     'resetDeviceErrors',
-    {},
+    { hints: { ENODEV: noDevice(device) } },
     check('resetDeviceErrors', callOptions, options),
-    (t) => native.deviceErrorsReset(t, volume.handle, device),
+    async (t) => {
+      const were = await native.deviceErrorsReset(t, volume.handle, device)
+      return (await deviceOfId(volume, device))?.missing ? undefined : were // zeros
+    },
   )
+  if (counts === undefined) return undefined
+  const [write, read, flush, corruption, generation] = counts
   return { write: write!, read: read!, flush: flush!, corruption: corruption!, generation: generation! }
 }
 

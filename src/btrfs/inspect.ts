@@ -52,7 +52,7 @@ const inodeArgument = v.pipe(v.number(), v.safeInteger('an inode number'), v.min
  * Every name of an inode, from its subvolume's top. Tree search · CAP_SYS_ADMIN · quick.
  * @param subvolume its id
  * @returns none where the inode is not there, or was deleted and is still open
- * @throws BtrfsError EPERM, EBADF; BtrmindError BTRMIND_ERR_ARGUMENT
+ * @throws BtrfsError ENOENT (no such subvolume), EPERM, EBADF; BtrmindError BTRMIND_ERR_ARGUMENT
  * @example
  * console.log(await fs.inodePaths(5, 257))
  */
@@ -64,9 +64,12 @@ export async function inodePaths(
 ): Promise<string[]> {
   const tree = check('inodePaths: subvolume', subvolumeId, subvolume)
   const which = check('inodePaths: inode', inodeArgument, inode)
-  const paths = await volume.call('inodePaths', {}, check('inodePaths', callOptions, options), (t) =>
-    native.inodePaths(t, volume.handle, tree, which),
-  )
+  const callWith = check('inodePaths', callOptions, options)
+  const paths = await volume.call('inodePaths', {}, callWith, (t) => native.inodePaths(t, volume.handle, tree, which))
+  if (paths.length === 0) {
+    const context = { path: `subvolume ${tree}` }
+    await volume.call('inodePaths', context, callWith, (t) => native.subvolumeById(t, volume.handle, tree))
+  }
   return paths.map((path) => Buffer.from(path).toString())
 }
 

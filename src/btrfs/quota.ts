@@ -49,6 +49,8 @@ export interface RescanOptions extends CallOptions {
 const INCONSISTENT = 4
 const SIMPLE = 8
 
+const modeOf = (flags: number) => (flags & SIMPLE ? 'simple' : 'classic')
+
 const bytes = v.pipe(v.number(), v.safeInteger('a whole number of bytes'), v.minValue(0))
 const limitOptions = v.strictObject({
   ...callOptions.entries,
@@ -59,9 +61,10 @@ const enableOptions = v.strictObject({ ...callOptions.entries, simple: v.optiona
 const rescanOptions = v.strictObject({ ...callOptions.entries, wait: v.optional(v.boolean(), true) })
 
 /** What the codes mean here; the path in the message is the volume's. */
-const hints = (missing?: string) => ({
-  hints: { ENOTCONN: 'quota is off; see enableQuota()', ...(missing === undefined ? {} : { ENOENT: missing }) },
+const hints = (more: Readonly<Record<string, string>>) => ({
+  hints: { ENOTCONN: 'quota is off; see enableQuota()', ...more },
 })
+const noGroup = (id: string) => ({ ENOENT: `there is no quota group ${id}` })
 const checkId = (operation: string, id: string) => qgroupParts(check(`${operation}: qgroup`, qgroupArgument, id))!
 
 /**
@@ -104,7 +107,7 @@ export async function quota(volume: Volume, options: CallOptions = {}): Promise<
     groups.get(`${parentLevel}/${parentId}`)?.children.push(`${level}/${id}`)
   }
   return {
-    mode: raw.flags & SIMPLE ? 'simple' : 'classic',
+    mode: modeOf(raw.flags),
     inconsistent: (raw.flags & INCONSISTENT) !== 0,
     // The item in the tree says it of the last commit.
     rescanning: await rescanning(volume, callWith),
@@ -118,7 +121,7 @@ export async function quota(volume: Volume, options: CallOptions = {}): Promise<
  * more with many snapshots.
  * @param options.simple count each extent for the subvolume that wrote it (Linux 6.7): cheap, but nothing is known of
  *   what was there before
- * @throws BtrfsError EPERM, EROFS, EINVAL (a mode that this kernel lacks), EBADF
+ * @throws BtrfsError EEXIST (it is on in the other mode), EPERM, EROFS, EINVAL (a mode that this kernel lacks), EBADF
  * @example
  * await fs.enableQuota()
  * await fs.rescanQuota() // waits for the first count
@@ -126,6 +129,12 @@ export async function quota(volume: Volume, options: CallOptions = {}): Promise<
 export async function enableQuota(volume: Volume, options: EnableQuotaOptions = {}): Promise<void> {
   const { simple, ...callWith } = check('enableQuota', enableOptions, options)
   await volume.call('enableQuota', {}, callWith, (t) => native.quotaControl(t, volume.handle, simple ? 4 : 1))
+  // The kernel says nothing where quota is on, in whichever mode.
+  const now = await volume.call('enableQuota', {}, callWith, (t) => native.quota(t, volume.handle))
+  if (now === undefined || ((now.flags & SIMPLE) !== 0) === simple) return
+  const text = `quota is on in ${modeOf(now.flags)} mode, and stays so`
+  const hint = 'disableQuota() first; it forgets all groups and limits'
+  throw new BtrfsError('enableQuota', { code: 'EEXIST', errno: -17, text, hint }, { path: volume.path })
 }
 
 /**
@@ -152,7 +161,8 @@ export async function rescanQuota(volume: Volume, options: RescanOptions = {}): 
   const { signal, timeoutMs } = callWith
   const start = performance.now()
   try {
-    await volume.call('rescanQuota', hints(), callWith, (t) => native.quotaRescan(t, volume.handle))
+    const simple = hints({ EINVAL: 'simple mode never counts anew' })
+    await volume.call('rescanQuota', simple, callWith, (t) => native.quotaRescan(t, volume.handle))
   } catch (error) {
     if ((error as BtrfsError).code !== 'EINPROGRESS') throw error
   }
@@ -177,7 +187,7 @@ const rescanning = (volume: Volume, options: CallOptions) =>
 export async function createQgroup(volume: Volume, id: string, options: CallOptions = {}): Promise<void> {
   const group = checkId('createQgroup', id)
   const callWith = check('createQgroup', callOptions, options)
-  await volume.call('createQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
+  await volume.call('createQgroup', hints({ EEXIST: `there is a quota group ${id}` }), callWith, (t) =>
     native.qgroupCreate(t, volume.handle, ...group, true),
   )
 }
@@ -192,7 +202,8 @@ export async function createQgroup(volume: Volume, id: string, options: CallOpti
 export async function destroyQgroup(volume: Volume, id: string, options: CallOptions = {}): Promise<void> {
   const group = checkId('destroyQgroup', id)
   const callWith = check('destroyQgroup', callOptions, options)
-  await volume.call('destroyQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
+  const busy = `quota group ${id} has others in it (unassignQgroup() them first), or its subvolume is there`
+  await volume.call('destroyQgroup', hints({ ...noGroup(id), EBUSY: busy }), callWith, (t) =>
     native.qgroupCreate(t, volume.handle, ...group, false),
   )
 }
@@ -205,7 +216,12 @@ export async function destroyQgroup(volume: Volume, id: string, options: CallOpt
  * @example
  * if (await fs.assignQgroup('0/257', '1/100')) await fs.rescanQuota()
  */
-export async function assignQgroup(volume: Volume, child: string, parent: string, options: CallOptions = {}) {
+export async function assignQgroup(
+  volume: Volume,
+  child: string,
+  parent: string,
+  options: CallOptions = {},
+): Promise<boolean> {
   return relate(volume, 'assignQgroup', child, parent, true, options)
 }
 
@@ -216,7 +232,12 @@ export async function assignQgroup(volume: Volume, child: string, parent: string
  * @example
  * await fs.unassignQgroup('0/257', '1/100')
  */
-export async function unassignQgroup(volume: Volume, child: string, parent: string, options: CallOptions = {}) {
+export async function unassignQgroup(
+  volume: Volume,
+  child: string,
+  parent: string,
+  options: CallOptions = {},
+): Promise<boolean> {
   return relate(volume, 'unassignQgroup', child, parent, false, options)
 }
 
@@ -233,7 +254,11 @@ async function relate(
   const callWith = check(operation, callOptions, options)
   return volume.call(
     operation,
-    hints(`${child}, ${parent}: no such quota groups, or the one is not in the other`),
+    hints({
+      ENOENT: `${child}, ${parent}: no such quota groups, or the one is not in the other`,
+      EINVAL: `${child} cannot be in ${parent}: that has to be of a higher level, and both have to be there`,
+      EEXIST: `${child} is in ${parent} already`,
+    }),
     callWith,
     (t) => native.qgroupAssign(t, volume.handle, ...from, ...to, assign),
   )
@@ -251,7 +276,7 @@ export async function limitQgroup(volume: Volume, id: string, limits: LimitQgrou
   const group = checkId('limitQgroup', id)
   const { referencedBytes, exclusiveBytes, ...callWith } = check('limitQgroup', limitOptions, limits)
   const limit = (bytes: number | null | undefined) => (bytes === null ? -1 : bytes)
-  await volume.call('limitQgroup', hints(`there is no quota group ${id}`), callWith, (t) =>
+  await volume.call('limitQgroup', hints(noGroup(id)), callWith, (t) =>
     native.qgroupLimit(t, volume.handle, ...group, limit(referencedBytes), limit(exclusiveBytes)),
   )
 }

@@ -144,7 +144,8 @@ export async function startSync(volume: Volume, options: CallOptions = {}): Prom
  */
 export async function waitSync(volume: Volume, id = 0, options: CallOptions = {}): Promise<void> {
   const which = check('waitSync: transaction', transaction, id)
-  await volume.call('waitSync', {}, check('waitSync', callOptions, options), (t) =>
+  const hints = { EINVAL: `transaction ${which} is still to come; startSync() gives the one that is under way` }
+  await volume.call('waitSync', { hints }, check('waitSync', callOptions, options), (t) =>
     native.waitSync(t, volume.handle, which),
   )
 }
@@ -169,7 +170,8 @@ export async function defaultSubvolume(volume: Volume, options: CallOptions = {}
  */
 export async function setDefaultSubvolume(volume: Volume, id: number, options: CallOptions = {}): Promise<void> {
   const which = check('setDefaultSubvolume: id', subvolumeId, id)
-  await volume.call('setDefaultSubvolume', {}, check('setDefaultSubvolume', callOptions, options), (t) =>
+  const hints = { ENOENT: `there is no subvolume ${which}`, ENOTDIR: `there is no subvolume ${which}` }
+  await volume.call('setDefaultSubvolume', { hints }, check('setDefaultSubvolume', callOptions, options), (t) =>
     native.setDefaultSubvolume(t, volume.handle, which),
   )
 }

@@ -90,7 +90,8 @@ export async function subvolume(
 ): Promise<Subvolume> {
   if (typeof path === 'number') {
     const id = check('subvolume: id', subvolumeId, path)
-    const rows = await volume.call('subvolume', {}, check('subvolume', callOptions, options), (ticket) =>
+    const context = { path: `subvolume ${id}` }
+    const rows = await volume.call('subvolume', context, check('subvolume', callOptions, options), (ticket) =>
       native.subvolumeById(ticket, volume.handle, id),
     )
     return unpack(rows).next().value as Subvolume

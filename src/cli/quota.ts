@@ -10,6 +10,8 @@ export async function quota(io: Io, path: string, options: { json?: boolean }): 
     io.stdout.write('quota is off\n')
     return
   }
+  if (quota.mode === 'simple')
+    io.stdout.write('simple mode: each extent counts for the subvolume that wrote it, none from before it was on\n')
   const bytes = (count: number | undefined, none: string) => (count === undefined ? none : formatBytes(count))
   const rows = quota.qgroups.map(({ id, path, subvolumeId, referencedBytes, exclusiveBytes, limits, parents }) => [
     id,

@@ -19,6 +19,8 @@ describe.skipIf(cannotMount)('a device that may not go', () => {
       hint: `too few devices would be left for ${profile}; add one first, or balance to another profile`,
     })
     expect(HINTS).toHaveProperty(code)
+    const none = { code, hint: expect.stringContaining('the volume has no device 99 ') }
+    await expect(fs.removeDevice(99)).rejects.toMatchObject(none)
     expect(await fs.devices()).toHaveLength(devices)
   })
 

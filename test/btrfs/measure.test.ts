@@ -77,6 +77,8 @@ describe.skipIf(cannotMount)('measure()', () => {
     expect(measured.metadataOverheadRatio).toBeLessThanOrEqual(1)
     const held = usage.deviceAllocatedBytes - own('data') - own('metadata') - own('system')
     expect(measured.seedBytes).toBe(held)
+    const notOwn = { code: 'EPERM', hint: expect.stringContaining('no device 1 of its own (a seed’s are not)') }
+    await expect(fs.resizeDevice(1, 256 * MIB)).rejects.toMatchObject(notOwn)
     const sample = readingOf(measured, 0, 0)
     expect(sample.metadataSlackBytes).toBeUndefined()
     expect(sample.unavailable.map(({ field }) => field)).toContain('metadataSlackBytes')

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import type { Qgroup } from '../../src/btrfs/quota.js'
+import { btrmind } from '../cli/helper.js'
 import { useFreshVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
 
@@ -143,7 +144,28 @@ describe.skipIf(cannotMount)('quota', () => {
     const quota = (await fs.quota())!
     expect(quota).toMatchObject({ mode: 'simple', rescanning: false })
     expect(quota.qgroups.find(({ path }) => path === 'a')!.exclusiveBytes).toBeGreaterThanOrEqual(2 << 20)
-    await expect(fs.rescanQuota()).rejects.toMatchObject({ code: 'EINVAL' })
+    const never = { code: 'EINVAL', hint: 'simple mode never counts anew' }
+    await expect(fs.rescanQuota()).rejects.toMatchObject(never)
+  })
+
+  it('in the other mode is not turned on without a word', async () => {
+    for (const simple of [true, false]) {
+      await fs.enableQuota({ simple })
+      await fs.enableQuota({ simple })
+      const mode = simple ? 'simple' : 'classic'
+      await expect(fs.enableQuota({ simple: !simple })).rejects.toMatchObject({
+        code: 'EEXIST',
+        message: expect.stringContaining(`quota is on in ${mode} mode`),
+        hint: expect.stringContaining('disableQuota() first'),
+      })
+      expect((await fs.quota())!.mode).toBe(mode)
+      if (simple) {
+        const { code, err } = await btrmind(['quota', 'enable', volume.path])
+        expect([code, err]).toEqual([1, expect.stringContaining('quota is on in simple mode')])
+        expect((await btrmind(['quota', volume.path])).out).toMatch(/^simple mode: /)
+      }
+      await fs.disableQuota()
+    }
   })
 
   it('a deleted subvolume’s group has no path', async () => {
@@ -168,7 +190,13 @@ describe.skipIf(cannotMount)('quota', () => {
     await fs.rescanQuota()
     await expect(fs.destroyQgroup('1/7')).rejects.toMatchObject({ code: 'ENOENT' })
     await fs.createQgroup('1/7')
-    await expect(fs.createQgroup('1/7')).rejects.toMatchObject({ code: 'EEXIST' })
-    await expect(fs.assignQgroup('1/7', '0/5')).rejects.toMatchObject({ code: 'EINVAL' })
+    await expect(fs.createQgroup('1/7')).rejects.toMatchObject({ code: 'EEXIST', hint: 'there is a quota group 1/7' })
+    const upward = { code: 'EINVAL', hint: expect.stringContaining('1/7 cannot be in 0/5') }
+    await expect(fs.assignQgroup('1/7', '0/5')).rejects.toMatchObject(upward)
+    await fs.assignQgroup('0/5', '1/7')
+    const again = { code: 'EEXIST', hint: '0/5 is in 1/7 already' }
+    await expect(fs.assignQgroup('0/5', '1/7')).rejects.toMatchObject(again)
+    const busy = { code: 'EBUSY', hint: expect.stringContaining('quota group 1/7 has others in it') }
+    await expect(fs.destroyQgroup('1/7')).rejects.toMatchObject(busy)
   })
 })

@@ -53,7 +53,10 @@ describe.skipIf(cannotMount)('settings', () => {
     await fs.waitSync(transaction)
     expect((await fs.subvolume('.')).generation).toBeGreaterThanOrEqual(transaction)
     await fs.waitSync()
-    await expect(fs.waitSync(transaction + 1_000_000)).rejects.toMatchObject({ code: 'EINVAL' })
+    await expect(fs.waitSync(transaction + 1_000_000)).rejects.toMatchObject({
+      code: 'EINVAL',
+      hint: expect.stringContaining(`transaction ${transaction + 1_000_000} is still to come`),
+    })
     await expect(fs.waitSync(-1)).rejects.toThrow(/transaction/)
   })
 
@@ -66,7 +69,8 @@ describe.skipIf(cannotMount)('settings', () => {
     expect(await fs.defaultSubvolume()).toBe(id)
     expect(run('btrfs', 'subvolume', 'get-default', volume.path)).toContain(`ID ${id} `)
     await expect(fs.deleteSubvolume('root')).rejects.toThrow(/default/)
-    await expect(fs.setDefaultSubvolume(9999)).rejects.toMatchObject({ code: 'ENOENT' })
+    const none = { code: 'ENOENT', hint: 'there is no subvolume 9999' }
+    await expect(fs.setDefaultSubvolume(9999)).rejects.toMatchObject(none)
     await expect(fs.setDefaultSubvolume(1)).rejects.toThrow(/id/)
     await fs.setDefaultSubvolume(5)
     await fs.deleteSubvolume('root')

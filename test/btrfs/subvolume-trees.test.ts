@@ -29,7 +29,7 @@ describe.skipIf(cannotMount)('subvolumes with what is in them', () => {
     const byPath = await fs.subvolume('a/dir/b')
     expect(await fs.subvolume(byPath.id)).toEqual(byPath)
     expect(await fs.subvolume(5)).toMatchObject({ id: 5, path: '' })
-    await expect(fs.subvolume(99_999)).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(fs.subvolume(99_999)).rejects.toMatchObject({ code: 'ENOENT', path: 'subvolume 99999' })
     await expect(fs.subvolume(-1)).rejects.toThrow(/-1/)
   })
 

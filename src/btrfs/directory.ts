@@ -66,8 +66,12 @@ export async function topOf(volume: Volume, root: Directory, operation: string):
   let at = root
   while (!at.subvolumeTop) {
     const path = dirname(at.path)
-    const above = await directoryFor(operation, volume, path)
-    if (path === at.path || above.subvolumeId !== root.subvolumeId) {
+    const above = await directoryFor(operation, volume, path).catch((error: { code?: string }) => {
+      // Above the mount is something else.
+      if (error.code === 'ENOTTY' || error.code === 'BTRMIND_ERR_WRONG_VOLUME') return undefined
+      throw error
+    })
+    if (path === at.path || above?.subvolumeId !== root.subvolumeId) {
       const text = 'its subvolume is not mounted as a whole'
       throw new BtrfsError(operation, {
         code: 'EPERM',

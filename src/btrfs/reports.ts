@@ -196,7 +196,8 @@ export interface DiskUsage extends UsedBytes, ReportProgress {
 /**
  * What the files of a tree take, and how much of it is theirs alone: the figures of `btrfs filesystem du`, by directory
  * where asked; a file with several names once, at its first. (Of compressed extents that are shared each piece counts with
- * its own length; btrfs-progs merges them by a place on disk that they do not fill.) TREE_SEARCH_V2, FIEMAP of each file
+ * its own length; btrfs-progs merges them by a place on disk that they do not fill.) A deleted subvolume still shares what it
+ * had until the kernel has freed it. TREE_SEARCH_V2, FIEMAP of each file
  * with extents · CAP_SYS_ADMIN · long: some 10 s a million files.
  * @returns an operation, as `compression()`
  * @throws BtrmindError BTRMIND_ERR_OPTION

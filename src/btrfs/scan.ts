@@ -4,10 +4,11 @@ import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { type NativeFileCursor, type NativeRoot, type NativeTally, native } from '../native.js'
 import { batches, type ScanBatch } from './batch.js'
 import { type Directory, directoryFor, topOf } from './directory.js'
+import { volumeIsReadOnly } from './mounts.js'
 import { scanOptions } from './options.js'
 import { ranges } from './ranges.js'
 import { subvolume as subvolumeOf } from './subvolume-list.js'
-import { deleteSubvolume, NO_GROUPS, snapshotHints } from './subvolumes.js'
+import { deleteSubvolume, freedSoon, NO_GROUPS, snapshotHints } from './subvolumes.js'
 import type { Volume } from './volume.js'
 import { checkRoot, seen } from './walk.js'
 
@@ -25,7 +26,7 @@ export interface ScanOptions {
   readonly sharing?: boolean | undefined
   /**
    * One moment's view: of a read-only snapshot that is made before and deleted after. Not with `sharing`: everything would
-   * be shared with the snapshot. Default false.
+   * be shared with the snapshot. On a volume that is read-only as a whole none is needed, nor made. Default false.
    */
   readonly consistent?: boolean | undefined
   /** Sync the volume first: what is not committed is not in its trees. Default true. */
@@ -100,7 +101,7 @@ export async function* scanTree(
   // Who may not read the tree could not delete the snapshot again, either.
   await probe(volume, root, operation, signal)
   const { id, readonly, holder, inner } = await subvolumeOfSource(volume, root, operation, signal)
-  if (readonly) return yield* read(volume, root, checked, operation, into)
+  if (readonly || (await volumeIsReadOnly(holder))) return yield* read(volume, root, checked, operation, into)
   const taken = join(holder, `${TEMPORARY}${randomUUID()}`)
   const own = await volume.share(operation)
   if (volume.closing.aborted) {
@@ -111,6 +112,7 @@ export async function* scanTree(
   const making = own.call(operation, { path: root.path, dest: taken, hints: snapshotHints }, {}, (ticket) =>
     native.snapshot(ticket, own.handle, root.path, taken, true, NO_GROUPS, id),
   )
+  let takenId: number | undefined
   let removal: Promise<void> | undefined
   const remove = () => {
     removal ??= volume.track(making.then(() => deleteSubvolume(own, taken)).finally(() => own.close()))
@@ -122,7 +124,9 @@ export async function* scanTree(
   try {
     await making
     signal?.throwIfAborted()
-    yield* read(volume, await directoryFor(operation, volume, join(taken, inner)), checked, operation, into)
+    const there = await directoryFor(operation, volume, join(taken, inner))
+    takenId = there.subvolumeId
+    yield* read(volume, there, checked, operation, into)
   } catch (error) {
     // close() took the snapshot away under whoever was about to open it.
     const taken = volume.closing.aborted && ['ENOENT', 'ESTALE'].includes((error as BtrfsError).code)
@@ -130,6 +134,8 @@ export async function* scanTree(
   } finally {
     volume.closing.removeEventListener('abort', onClose)
     await remove()
+    // Until then du() would find everything shared with it.
+    if (takenId !== undefined) await freedSoon(volume, takenId, { signal }).catch(() => {})
   }
 }
 

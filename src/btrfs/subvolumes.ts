@@ -103,7 +103,8 @@ export async function snapshot(
  * Deletes a subvolume and what is in it; its space is freed by the kernel afterwards.
  * BTRFS_IOC_SNAP_DESTROY(_V2) · CAP_SYS_ADMIN, or the mount option user_subvol_rm_allowed · quick.
  *
- * A subvolume that is mounted, or has a mount inside, is refused (EBUSY): the kernel would detach it without a word.
+ * A subvolume that is mounted, or has a mount inside, is refused (EBUSY): the kernel would detach it without a word. Only
+ * mounts in this process's mount namespace are seen, not those of containers and of services with a view of their own.
  * @param subvolume its path, absolute or relative to the filesystem's; or its id, wherever it is, also outside of what
  *   is mounted (CAP_SYS_ADMIN, Linux 5.7)
  * @param options.waitUntilFreed resolve when the kernel's cleaner is done and the counters of usage() show it
@@ -147,6 +148,18 @@ export async function deleteSubvolume(
   )
   if (waitUntilFreed) await volume.track(freed(volume, deleted, target, start, callWith))
 }
+
+/**
+ * Internal. Waits a moment for a small one that was just deleted; not at all where others are before it.
+ */
+export async function freedSoon(volume: Volume, id: number, options: CallOptions): Promise<void> {
+  const call = <T>(run: (ticket: number) => Promise<T>) => volume.call('deleteSubvolume', {}, options, run)
+  await call((ticket) => native.sync(ticket, volume.handle)) // wakes the cleaner
+  const left = await call((ticket) => native.deletedSubvolumes(ticket, volume.handle))
+  if (left.every((other) => other === id))
+    await freed(volume, id, volume.path, performance.now(), { ...options, timeoutMs: MOMENT_MS })
+}
+const MOMENT_MS = 2000
 
 /**
  * Polls until the cleaner is done, then commits once more: only then have the counters moved. (SUBVOL_SYNC_WAIT

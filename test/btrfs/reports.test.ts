@@ -1,4 +1,16 @@
-import { closeSync, ftruncateSync, linkSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  ftruncateSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
@@ -263,6 +275,36 @@ describe.skipIf(cannotMount)('compression(), fragmentation(), du()', () => {
       expect(report).toMatchObject({ files: 1, referencedBytes: 1_003_520 })
     }
     closeSync(fd)
+  })
+
+  it('of a bind mount of a directory: what needs its subvolume as a whole says so', async () => {
+    await fs.createSubvolume('whole')
+    mkdirSync(at('whole/part'))
+    const there = mkdtempSync(join(tmpdir(), 'btrmind-bind-'))
+    run('mount', '--bind', at('whole/part'), there)
+    try {
+      await using part = await openFilesystem(there)
+      expect(await part.du().result).toMatchObject({ subvolumes: 1 })
+      const not = { code: 'EPERM', message: expect.stringContaining('its subvolume is not mounted as a whole') }
+      await expect(part.du({ nested: true }).result).rejects.toMatchObject(not)
+      await expect(part.compression({ nested: true }).result).rejects.toMatchObject(not)
+      await expect(part.scan({ consistent: true }).next()).rejects.toMatchObject(not)
+    } finally {
+      run('umount', there)
+      rmSync(there, { recursive: true })
+    }
+  })
+
+  it('right after a consistent one, du counts nothing as shared with the snapshot that was', async () => {
+    await fs.createSubvolume('alone')
+    for (let i = 0; i < 60; i++) writeFileSync(at('alone', `${i}`), Buffer.alloc(100_000, i + 1))
+    await fs.sync()
+    const before = await fs.du({ subvolume: 'alone' }).result
+    expect(before.exclusiveBytes).toBeGreaterThan(0)
+    for (let i = 0; i < 3; i++) {
+      await fs.compression({ subvolume: 'alone', consistent: true }).result
+      expect((await fs.du({ subvolume: 'alone' }).result).exclusiveBytes).toBe(before.exclusiveBytes)
+    }
   })
 
   it('goes on without a subvolume that goes away, and without what a consistent scan has made for itself', async () => {

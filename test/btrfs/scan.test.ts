@@ -245,6 +245,30 @@ describe.skipIf(cannotMount)('scan()', () => {
     expect(run('btrfs', 'subvolume', 'list', volume.path)).not.toContain('.btrmind-scan')
   })
 
+  it('of one moment, where nothing can be written to the volume, needs no snapshot', async () => {
+    await fs.createSubvolume('still')
+    writeFileSync(at('still/file'), 'x')
+    const still = { subvolume: 'still', consistent: true }
+    const expected = await paths(still)
+    // One mount of two: the other one can change it, and no snapshot can be made here.
+    const there = join(volume.directory, 'read-only')
+    mkdirSync(there)
+    run('mount', '--bind', volume.path, there)
+    try {
+      run('mount', '-o', 'remount,bind,ro', there)
+      await using other = await openFilesystem(there)
+      await expect(other.scan(still).next()).rejects.toMatchObject({ code: 'EROFS' })
+    } finally {
+      run('umount', there)
+    }
+    run('mount', '-o', 'remount,ro', volume.path)
+    try {
+      expect(await paths(still)).toEqual(expected)
+    } finally {
+      run('mount', '-o', 'remount,rw', volume.path)
+    }
+  })
+
   it('of one moment is refused with what is shared: it would be everything, with its own snapshot', async () => {
     const both = async () => collect({ consistent: true, sharing: true })
     await expect(both()).rejects.toMatchObject({

@@ -1,5 +1,7 @@
 #include "subvolume_tree.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -19,12 +21,15 @@ constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
 constexpr uint64_t kMax = UINT64_MAX;
 constexpr uint64_t kRange = 256;  // ids: some 128 KiB of the tree
+constexpr int kTries = 10;
+constexpr useconds_t kPauseUs = 100;
 constexpr unsigned kThreads = 8;  // a disk has its full rate from there on
 
 // What a ROOT_ITEM and the ROOT_BACKREF behind it say; `name` empty: it has no place.
 struct Found {
   SubvolumeInfo info;
   std::string name;
+  bool deleted = false;
 };
 
 void readTimes(const Item& item, size_t offset, timespec& time) {
@@ -56,13 +61,12 @@ SubvolumeInfo parseRoot(const Item& item) {
   return info;
 }
 
-// Those with ids from `first` to `last`, by id.
-std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
+std::vector<Found> readRootsOnce(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
   std::vector<Found> found;
   found.reserve(kRange);
   int returned = searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, {first, 0, 0}, {last, 255, kMax}, [&](const Item& item) {
     if (item.key.type == BTRFS_ROOT_ITEM_KEY) {
-      found.push_back({parseRoot(item), {}});
+      found.push_back({parseRoot(item), {}, item.at<uint32_t>(offsetof(btrfs_root_item, refs)) == 0});
     } else if (item.key.type == BTRFS_ROOT_BACKREF_KEY && !found.empty() && found.back().info.id == item.key.objectid) {
       size_t length = item.at<uint16_t>(offsetof(btrfs_root_ref, name_len));
       if (sizeof(btrfs_root_ref) + length > item.length) return !cancelled;
@@ -74,6 +78,22 @@ std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancel
   });
   if (cancelled) throw Failure{ECANCELED, nullptr, "list all subvolumes"};
   if (returned < 0) throw Failure{-returned, "BTRFS_IOC_TREE_SEARCH_V2", "read the root tree"};
+  return found;
+}
+
+// Those with ids from `first` to `last`, by id. A rename takes a subvolume's ROOT_BACKREF away before it makes the new
+// one: what has none and is not deleted is looked at again.
+std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
+  std::vector<Found> found = readRootsOnce(fd, first, last, cancelled);
+  int tries = 0;  // of all together: some may never have one
+  for (Found& one : found) {
+    for (; one.name.empty() && !one.deleted && tries < kTries; tries++) {
+      usleep(kPauseUs << tries);
+      std::vector<Found> again = readRootsOnce(fd, one.info.id, one.info.id, cancelled);
+      if (again.empty()) break;
+      one = std::move(again[0]);
+    }
+  }
   return found;
 }
 

@@ -33,7 +33,7 @@ const LINK = [
   // Without Node: what would call it is never called. And no system call asks the kernel.
   '-no-pie',
   '-Wl,--unresolved-symbols=ignore-all',
-  ...['ioctl', 'fstat64', 'fstatfs64', 'open_by_handle_at'].map((name) => `-Wl,--wrap=${name}`),
+  ...['ioctl', 'fstat64', 'fstatfs64', 'open_by_handle_at', 'usleep'].map((name) => `-Wl,--wrap=${name}`),
 ]
 
 /** Runs `work` on each of `items`, one on each core. */

@@ -1,5 +1,6 @@
 /** Subvolumes that their path does not lead to: covered by a mount, named in bytes that are no UTF-8, too deep. */
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
@@ -98,6 +99,25 @@ describe.skipIf(cannotMount)('subvolumes that their path does not lead to', () =
     for (const step of undo.splice(0).reverse()) step()
     await fs.deleteSubvolume(id, { waitUntilFreed: true })
     await expect(fs.subvolume(id)).rejects.toMatchObject({ code: 'ENOENT' })
+  })
+
+  it('one that is being renamed is in the list once, and so is what lies in it', async () => {
+    for (const path of ['here', 'here/inner', 'still']) await fs.createSubvolume(path)
+    const go = at('go')
+    writeFileSync(go, '')
+    const script = `while [ -e ${go} ]; do mv -T ${at('here')} ${at('there')}; mv -T ${at('there')} ${at('here')}; done`
+    const renaming = spawn('sh', ['-c', script])
+    const ended = new Promise((resolve) => renaming.once('exit', resolve))
+    try {
+      for (let i = 0; i < 1_500; i++) {
+        const paths = []
+        for await (const { path } of fs.subvolumes()) paths.push(path)
+        expect(paths.join(' ')).toMatch(/^(t?here) \1\/inner still$/)
+      }
+    } finally {
+      unlinkSync(go)
+      await ended
+    }
   })
 
   it('absolutePath leads there by the mount that was opened, or is not told', async () => {

@@ -104,8 +104,12 @@ describe.skipIf(cannotMount)('README.md on a real volume', () => {
   it.each(modules)('$language block at line $line', async ({ language, line, code }) => {
     const file = join(scratch, `line-${line}.${language === 'ts' ? 'mts' : 'mjs'}`)
     writeFileSync(file, stand(code))
-    const { code: status, text } = await finish(process.execPath, ['--import', 'tsx', file], false)
-    expect(status, text).toBe(0)
+    // Twice: who tries it tries it again.
+    for (let turn = 0; turn < 2; turn++) {
+      const { code: status, text } = await finish(process.execPath, ['--import', 'tsx', file], false)
+      expect(status, text).toBe(0)
+      expect(text).not.toMatch(/\.\d{4}/)
+    }
   })
 
   it.each(commands)('line $line: $text', async ({ text: line }) => {

@@ -24,8 +24,8 @@ export async function extents(io: Io, path: string, { json, start, length }: Ext
   const write = async (text: string) => {
     if (text !== '' && !io.stdout.write(text)) await once(io.stdout, 'drain', { signal: io.signal })
   }
-  let lines = ''
-  if (!json) await write(`${row('offset', 'length', 'address', 'is')}\n`)
+  // Not before it is known that there is something to show.
+  let lines = json ? '' : `${row('offset', 'length', 'address', 'is')}\n`
   for await (const extent of fs.extents(target, { startBytes: start, lengthBytes: length, signal: io.signal })) {
     lines += `${json ? JSON.stringify(extent) : line(extent)}\n`
     sums.count++

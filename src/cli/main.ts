@@ -5,19 +5,21 @@
  */
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { CommanderError } from 'commander'
+import { type Command, CommanderError } from 'commander'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { type Io, paint } from './output.js'
 import { EXIT, program } from './program.js'
+import { inCommands, meant } from './words.js'
 
 /** Runs one command line and gives the exit code; never throws. */
 export async function main(argv: readonly string[], io: Io): Promise<number> {
   let code: number = EXIT.done
   const untilThen = argv[0] === 'run'
+  const root = program(io, (given) => {
+    code = given
+  })
   try {
-    await program(io, (given) => {
-      code = given
-    }).parseAsync([...argv], { from: 'user' })
+    await root.parseAsync([...argv], { from: 'user' })
     return code === EXIT.done && !untilThen && io.signal.aborted ? EXIT.interrupted : code
   } catch (error) {
     const { name, code: why } = error as { name?: string; code?: string }
@@ -27,22 +29,40 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     if (error instanceof CommanderError && /help|version/.test(error.code)) {
       return error.exitCode === 0 ? EXIT.done : EXIT.usage
     }
-    const known = error instanceof CommanderError ? asOurs(error) : error
-    const ours = known instanceof BtrfsError || known instanceof BtrmindError
-    const text = ours ? known.message : known instanceof Error ? (known.stack ?? known.message) : String(known)
-    io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', 'btrmind:')} ${text}\n`)
+    const known = error instanceof CommanderError ? asOurs(error, argv, root) : error
+    io.stderr.write(argv.includes('--json') ? asJson(known) : asText(io, known))
     const bad = known instanceof BtrmindError && /_(ARGUMENT|OPTION)$/.test(known.code)
     return bad ? EXIT.usage : EXIT.failed
   }
 }
 
+function asText(io: Io, error: unknown): string {
+  const text = isOurs(error) ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+  return `${paint({ ...io, stdout: io.stderr }, 'red', 'btrmind:')} ${inCommands(text)}\n`
+}
+
+const isOurs = (error: unknown) => error instanceof BtrfsError || error instanceof BtrmindError
+
+/** One line; of what is not ours only the message. */
+function asJson(error: unknown): string {
+  const { message = String(error) } = error as Partial<Error>
+  const { name: _, progress: __, ...fields } = isOurs(error) ? { ...(error as Partial<BtrfsError>) } : {}
+  const hint = fields.hint === undefined ? {} : { hint: inCommands(fields.hint) }
+  return `${JSON.stringify({ error: { ...fields, message: inCommands(message), ...hint } })}\n`
+}
+
 /** What commander says, in one line, with a code and a hint as everything else. */
-function asOurs({ code, message }: CommanderError): BtrmindError {
+function asOurs({ code, message }: CommanderError, argv: readonly string[], root: Command): BtrmindError {
   const [, what = message, suggestion] = /^(?:error: )?([\s\S]*?)\.?(?:\s*\((Did you mean .*)\))?$/.exec(message) ?? []
   const unknown = code === 'commander.unknownOption' || code === 'commander.unknownCommand'
   const text = what.replace('is invalid. e', 'is invalid: e')
+  const commandsOf = (group: string) =>
+    (root.commands.find((one) => one.name() === group)?.commands ?? []).map((one) => one.name())
+  const isCommand = code === 'commander.unknownCommand' || code === 'commander.excessArguments'
+  const wanted = isCommand ? meant(argv, commandsOf) : undefined
+  const near = suggestion === undefined ? 'see --help' : `d${suggestion.slice(1)}`
   return new BtrmindError(unknown ? 'BTRMIND_ERR_OPTION' : 'BTRMIND_ERR_ARGUMENT', text, {
-    hint: suggestion === undefined ? 'see --help' : `d${suggestion.slice(1)}`,
+    hint: wanted === undefined ? near : `did you mean: ${wanted}`,
   })
 }
 

@@ -1,6 +1,7 @@
 /** Every command with its options; what it does is loaded when it is called. */
 import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
+import { BtrmindError, quote } from '../errors.js'
 import { list, number, position, whole } from './arguments.js'
 import { addBalanceCommands } from './balance-commands.js'
 import { addDeviceCommands } from './device-commands.js'
@@ -35,6 +36,8 @@ export function program(io: Io, exit: (code: number) => void): Command {
       'after',
       note(`
 Each command’s --help has what it takes, the privilege that it needs, and an example.
+
+With --json a failure is JSON on stderr: {"error":{code,message,path,hint,…}}.
 
 Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 interrupted.`),
     )
@@ -100,7 +103,8 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 in
     .command('run')
     .summary('watch a volume and keep it from filling up')
     .description('watch a volume and keep it from filling up; only says what it would do until --apply is given')
-    .requiredOption('--path <dir>', 'the volume; inactive files below it may be compressed')
+    .argument('[path]', 'the volume; inactive files below it may be compressed')
+    .option('--path <dir>', 'the same')
     .option('--temp <dir>', 'a directory whose old files may be deleted (repeatable)', list)
     .option('--snapshots <dir>', 'a directory whose oldest snapshots may be deleted (repeatable)', list)
     .option('--inactive-days <n>', 'files untouched for so long may be compressed', number(0, 36_500), 30)
@@ -120,8 +124,8 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 in
     )
     .option('--seed <n>', 'seed of the network and its exploration', whole(0, 2 ** 32 - 1), 1)
     .option('--json', 'JSON lines, one a step')
-    .action(async (options) => {
-      const { critical } = await (await import('./run.js')).run(io, options)
+    .action(async (path: string | undefined, options) => {
+      const { critical } = await (await import('./run.js')).run(io, { ...options, path: oneOf(path, options.path) })
       if (critical) exit(EXIT.critical)
     })
 
@@ -131,6 +135,12 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 in
   )
   explain(root)
   return root
+}
+
+function oneOf(path: string | undefined, option: string | undefined): string {
+  if ((path === undefined) !== (option === undefined)) return (path ?? option)!
+  const got = path === undefined ? 'none' : `${quote(path)} and --path ${quote(option)}`
+  throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `run: expected one path, like btrmind run /mnt/pool; got ${got}`)
 }
 
 /** What the help of the root puts together; what changes nothing is not named. */

@@ -1,5 +1,6 @@
 /** Commands for subvolumes and quota groups; what they do is loaded when they are called. */
 import type { Command } from 'commander'
+import { BtrmindError } from '../errors.js'
 import { list, number, onOff, sizeOrNone, whole } from './arguments.js'
 import { note } from './help.js'
 import type { Io } from './output.js'
@@ -160,6 +161,8 @@ export function addQuotaCommands(root: Command, io: Io): void {
     .option('--exclusive <size>', 'of what nobody else has; none: no limit', sizeOrNone)
     .option(...json)
     .action(async (path: string, id: string, { referenced, exclusive, json }) => {
+      if (referenced === undefined && exclusive === undefined)
+        throw new BtrmindError('BTRMIND_ERR_OPTION', 'no limit is given; expected --referenced, --exclusive or both')
       const limit = (given: number | 'none' | undefined) => (given === 'none' ? null : given)
       const limits = { referencedBytes: limit(referenced), exclusiveBytes: limit(exclusive) }
       return change(path, { json }, (fs, signal) => fs.limitQgroup(id, { ...limits, signal }))

@@ -6,6 +6,7 @@ import { type BtrfsError, BtrmindError } from '../errors.js'
 import { followUntilStopped } from './follow.js'
 import { type Io, paint, printJson } from './output.js'
 import { failed, openAbove } from './place.js'
+import { inCommands } from './words.js'
 
 interface Json {
   readonly json?: boolean
@@ -68,13 +69,13 @@ export async function remove(
   if (json) {
     const told = failures.map(({ path, error }) => {
       const { code, message, hint } = error as BtrfsError
-      return { path, error: { code, message, hint } }
+      return { path, error: { code, message: inCommands(message), hint: hint && inCommands(hint) } }
     })
     printJson(io, { ...counts, failures: told })
   } else {
     for (const { path, error } of failures) {
       const inside = (error as BtrfsError).code === 'ENOTEMPTY' ? '; or use --recursive' : ''
-      io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', path)}: ${error.message}${inside}\n`)
+      io.stderr.write(`${paint({ ...io, stdout: io.stderr }, 'red', path)}: ${inCommands(error.message)}${inside}\n`)
     }
     const stopped = io.signal.aborted && planned !== undefined ? `; stopped, ${planned - counts.deleted} left` : ''
     io.stdout.write(

@@ -168,7 +168,7 @@ describe.skipIf(cannotMount)('device', () => {
     run('dd', 'if=/dev/urandom', `of=${second}`, 'bs=4096', 'count=1', 'conv=fsync', 'status=none')
     expect(await json('device', 'add', volume.path, second)).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/EEXIST.*`force`/),
+      err: expect.stringMatching(/EEXIST.*--force/),
     })
     expect(await json('device', 'add', volume.path, second, '--force')).toMatchObject({
       code: 0,

@@ -255,6 +255,35 @@ describe.skipIf(cannotMount)('changing a volume', () => {
     await well('subvolume', 'delete', at('mounted'))
   })
 
+  it('says what to do in the words of the command line', async () => {
+    mkdirSync(at('words'))
+    expect((await badly('subvolume', 'create', at('limited'), '--inherit', '1/7')).err).toContain(
+      'quota is off; see btrmind quota enable\n',
+    )
+    expect((await badly('defragment', at('words'))).err).toContain('a directory needs --recursive (-r)\n')
+    for (const command of ['plan', 'start'])
+      expect((await badly('balance', command, volume.path)).err).toBe(
+        'btrmind: BTRMIND_ERR_ARGUMENT: expected at least one of --data (-d), --metadata (-m), --system (-s); got none\n',
+      )
+    expect(await badly('quota', 'limit', volume.path, '0/256')).toEqual({
+      code: 2,
+      out: '',
+      err: 'btrmind: BTRMIND_ERR_OPTION: no limit is given; expected --referenced, --exclusive or both\n',
+    })
+    expect(await badly('extents', at('words'))).toMatchObject({
+      code: 1,
+      out: '',
+      err: expect.stringContaining('EISDIR'),
+    })
+    writeFileSync(at('source'), 'x')
+    expect((await badly('clone', at('source'), at('copy'))).err).toContain(
+      'the destination is not there; with --create it is made\n',
+    )
+    expect((await badly('clone', at('none'), at('source'))).err).toContain(`'${at('none')}'`)
+    await expect(fs.clone('none', 'source')).rejects.toMatchObject({ hint: 'the source is not there' })
+    expect((await badly('subvolume', 'create', at('words'))).err).toMatch(/EEXIST: .*; something has that name already/)
+  })
+
   it('each says what it takes', async () => {
     for (const argv of [
       ['subvolume'],

@@ -29,6 +29,7 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   'balance start': ['--data'],
   'balance plan': ['--data'],
   changed: ['--since', '1'],
+  'quota limit': ['--referenced', '1GiB'],
 }
 function line(command: Command, path: string): string[] {
   const name = words(command)

@@ -59,6 +59,74 @@ describe('every command', () => {
     }
   })
 
+  it.each([
+    ['subvolume list /p', 'btrmind subvolumes'],
+    ['sub list /p', 'btrmind subvolumes'],
+    ['subvolume del /p', 'btrmind subvolume delete'],
+    ['sub del /p', 'btrmind subvolume delete'],
+    ['filesystem usage /p', 'btrmind usage'],
+    ['fi df /p', 'btrmind usage'],
+    ['filesystem show', 'btrmind devices'],
+    ['scrub start /p', 'btrmind scrub <path>, which shows its progress until it ends'],
+    ['scrub status /p', 'btrmind scrub <path>, which shows its progress until it ends'],
+    ['balance /p', 'btrmind balance start <path>'],
+    ['snapshot /p /q', 'btrmind subvolume snapshot'],
+    ['qgroup limit 1G /p', 'btrmind quota limit'],
+    ['property set /p ro true', 'btrmind compression set'],
+  ])('%s, typed by habit: says what it is here', async (line, wanted) => {
+    const { code, out, err } = await btrmind(line.split(' '))
+    expect([code, out]).toEqual([2, ''])
+    expect(err).toMatch(/^btrmind: BTRMIND_ERR_/)
+    expect(err.endsWith(`; did you mean: ${wanted}\n`), err).toBe(true)
+    const words = wanted.replace(/ <.*/, '').split(' ').slice(1)
+    expect((await btrmind([...words, '--help'])).code).toBe(0)
+  })
+
+  it('elsewhere commander knows best', async () => {
+    expect((await btrmind(['usgae', '/p'])).err).toContain('; did you mean usage?')
+    expect((await btrmind(['usage', '/p', '/q'])).err).toContain('; see --help')
+  })
+
+  it('with --json a failure is one line of JSON on stderr, also of the command line', async () => {
+    const of = async (...argv: string[]) => {
+      const { code, out, err } = await btrmind([...argv, '--json'])
+      expect(out).toBe('')
+      expect(err).toMatch(/^\{.*\}\n$/)
+      return { exit: code, ...JSON.parse(err).error }
+    }
+    const missing = await of('usage', '/nowhere')
+    expect(missing).toEqual({
+      exit: 1,
+      code: 'ENOENT',
+      errno: -2,
+      operation: 'openFilesystem',
+      ioctl: 'open',
+      step: 'open',
+      path: '/nowhere',
+      hint: expect.stringContaining('check the path'),
+      message: expect.stringContaining('ENOENT: no such file'),
+    })
+    expect(await of('usage', '/nowhere', '--jsn')).toMatchObject({
+      exit: 2,
+      code: 'BTRMIND_ERR_OPTION',
+      hint: 'did you mean --json?',
+    })
+    expect((await btrmind(['--help'])).out).toContain('{"error":{code,message,path,hint,…}}')
+  })
+
+  it('run takes its path as the others do, or as --path', async () => {
+    for (const argv of [
+      ['run', '/nowhere', '--once'],
+      ['run', '--once', '--path', '/nowhere'],
+    ])
+      expect(await btrmind(argv)).toMatchObject({ code: 1, err: expect.stringContaining("'/nowhere'") })
+    expect(await btrmind(['run', '--once'])).toMatchObject({ code: 2, err: expect.stringContaining('got none') })
+    expect(await btrmind(['run', '/a', '--path', '/b'])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("got '/a' and --path '/b'"),
+    })
+  })
+
   it('fragmentation says what a hole does to its pieces', async () => {
     expect((await btrmind(['fragmentation', '--help'])).out).toMatch(/Data behind a hole\s+begins\s+none/)
   })

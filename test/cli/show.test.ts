@@ -77,8 +77,9 @@ describe('every command', () => {
       for (const json of [[], ['--json']]) {
         const { code, out, err } = await btrmind([command, path, ...json])
         expect([code, out], path).toEqual([path === '' ? 2 : 1, ''])
-        expect(err).toMatch(/^btrmind: .*\n$/)
-        expect(err.slice('btrmind: '.length, -1)).toMatch(message)
+        expect(err).toMatch(/^.*\n$/)
+        const text = json.length > 0 ? JSON.parse(err).error.message : err.replace(/^btrmind: (.*)\n$/, '$1')
+        expect(text).toMatch(message)
       }
     }
   })

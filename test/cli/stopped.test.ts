@@ -65,7 +65,7 @@ describe.skipIf(cannotMount)('a command that is stopped', () => {
       const { code, out, err } = await ran
       expect([code, err]).toEqual([1, ''])
       if (json.length === 0)
-        expect(out).toMatch(/^another process cancelled it; to go on: btrmind scrub \S+ --start 1:\d+$/m)
+        expect(out).toMatch(/^another process cancelled it; to go on: btrmind scrub \S+ --limit 4 --start 1:\d+$/m)
       else expect(JSON.parse(out)).toMatchObject({ devices: [{ state: 'cancelled' }] })
       ran = btrmind(['scrub', '--help'])
       expect((await ran).out).toMatch(/another\s+process\s+cancelled\s+it/)

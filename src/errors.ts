@@ -45,6 +45,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   BTRFS_ERROR_DEV_TGT_REPLACE: 'it is the target of a replacement that runs; cancel that, or wait for its end',
   ENOTCONN: 'none is running or paused',
   ENOENT: 'nothing has that name; check the path',
+  EEXIST: 'something has that name already; choose another one, or take that away first',
   EROFS: 'read-only: the mount, the subvolume, or a volume that went read-only after an error',
   ENOSPC: 'no unallocated space or metadata space left; see usage()',
   EDQUOT: 'a quota group is at its limit; see quota()',
@@ -190,6 +191,12 @@ export function check<const S extends v.GenericSchema>(what: string, schema: S, 
       hint: nearest(keys.at(-1) ?? '', optionsAt(schema as Nested, keys.slice(0, -1))),
     })
   }
-  const wanted = issue.message.startsWith('Invalid') ? (issue.expected ?? issue.message) : issue.message
+  const named = optionsAt(schema as Nested, keys)
+  const isShape = issue.expected === 'Object' && named.length > 0
+  const wanted = isShape
+    ? `an object like { ${named.join(', ')} }`
+    : issue.message.startsWith('Invalid')
+      ? (issue.expected ?? issue.message)
+      : issue.message
   throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `${name}: expected ${wanted}, got ${quote(issue.input)}`)
 }

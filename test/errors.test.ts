@@ -82,6 +82,9 @@ describe('BtrfsError', () => {
         for await (const row of fs.subvolumes({ below: 'none' })) return row
       },
       openFilesystem: () => openFilesystem('/nowhere'),
+      changed: async () => {
+        for await (const row of fs.changed('nope')) return row
+      },
       resizeDevice: () => fs.resizeDevice(7, 1024 ** 3),
     }
     for (const [operation, act] of Object.entries(calls)) {
@@ -135,6 +138,20 @@ describe('check()', () => {
     expect(() => check('call', listed, { rows: [], each: { a: { name: '', nmae: '' } } })).toThrow(
       "did you mean 'name'?",
     )
+  })
+
+  it('shows the shape where it is no object at all', () => {
+    expect(() => check('call', schema, 'text')).toThrow(
+      "call: expected an object like { readonly, limits }, got 'text'",
+    )
+    expect(() => check('call', schema, undefined)).toThrow(
+      'expected an object like { readonly, limits }, got undefined',
+    )
+    expect(() => check('call', schema, { limits: 7 })).toThrow(
+      "call: option 'limits': expected an object like { low }, got 7",
+    )
+    const list = v.array(v.strictObject({ path: v.string() }))
+    expect(() => check('call', list, ['a'])).toThrow("expected an object like { path }, got 'a'")
   })
 
   it('quotes the bad value, also deep inside', () => {

@@ -302,6 +302,16 @@ NamedFile openDestination(const HandlePtr& handle, const std::string& source, co
     if (failure.error == EXDEV) throw;
     failure.path = source;
     failure.dest = destination;
+    if (failure.error == ENOENT) failure.hint = "the destination is not there; with `create` it is made";
+    throw;
+  }
+}
+
+NamedFile openSource(const HandlePtr& handle, const std::string& source) {
+  try {
+    return openNamed(handle, source, Kinds::file, O_RDONLY);
+  } catch (Failure& failure) {
+    if (failure.error == ENOENT) failure.hint = "the source is not there";
     throw;
   }
 }
@@ -317,7 +327,7 @@ Napi::Value clone(const Args& args) {
   return longRunning(
       args, handle,
       [=](const Cancelled& cancelled) {
-        NamedFile from = openNamed(handle, source, Kinds::file, O_RDONLY);
+        NamedFile from = openSource(handle, source);
         if (cancelled) throw Failure{ECANCELED, nullptr, "begin"};
         if (create) {
           mode_t mode = from.stat.st_mode & 0777;

@@ -4,7 +4,7 @@ import { BtrmindError, check, quote } from '../errors.js'
 import { copyOf, type FileRow, rowAt, type ScanBatch, type Skipped } from './batch.js'
 import { pathArgument, scanOptions } from './options.js'
 import { checkScan, type ScanOptions, scanTree } from './scan.js'
-import { subvolume as subvolumeOf } from './subvolume-list.js'
+import { holderOf } from './subvolume-list.js'
 import type { Volume } from './volume.js'
 
 type FindOptions = Omit<ScanOptions, 'batchSize' | 'sinceGeneration'>
@@ -134,8 +134,8 @@ export async function* changed(
 
 /** The first one that a snapshot has nothing of: taking it is the last thing that its own transaction does. */
 async function generationAfter(volume: Volume, path: string, { signal, ...options }: ChangedOptions): Promise<number> {
-  const snapshot = await subvolumeOf(volume, path, { signal })
-  const target = await subvolumeOf(volume, options.subvolume, { signal })
+  const snapshot = await holderOf('changed', volume, path, { signal })
+  const target = await holderOf('changed', volume, options.subvolume ?? '.', { signal })
   const isOf = target.uuid !== undefined && snapshot.parentUuid === target.uuid
   const isBefore =
     target.parentUuid !== undefined &&

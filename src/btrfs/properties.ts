@@ -35,7 +35,7 @@ const compressionValue = v.optional(
     // The kernel would take whatever begins like one of them.
     v.regex(
       /^(lzo|none|zlib(:[1-9])?|zstd(:([1-9]|1[0-5]))?)$/,
-      "'lzo', 'zlib:1'–'zlib:9', 'zstd:1'–'zstd:15', 'none'",
+      "'lzo', 'zlib', 'zstd', 'zlib:1'–'zlib:9', 'zstd:1'–'zstd:15', 'none'",
     ),
   ),
 )

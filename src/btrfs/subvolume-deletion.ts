@@ -8,7 +8,7 @@ import { cancelled, LongOperation, type Operation, type ResumeOptions } from './
 import { pathArgument, resumeOptions, subvolumeId } from './options.js'
 import { type Subvolume, subvolume, subvolumes } from './subvolume-list.js'
 import { setReadonly, tree } from './subvolume-trees.js'
-import { deleteSubvolume } from './subvolumes.js'
+import { deleteSubvolume, mayNotWait } from './subvolumes.js'
 import type { Volume } from './volume.js'
 
 interface Target {
@@ -119,7 +119,8 @@ export function deleteSubvolumes(
     const all = new Map(trees.flat().map((member) => [member.subvolume.id, member]))
     planned = all.size + failures.length
     // Whether it may wait is known before anything is gone.
-    if (how.waitUntilFreed) await own.call('deleteSubvolumes', {}, {}, (t) => native.deletedSubvolumes(t, own.handle))
+    if (how.waitUntilFreed)
+      await own.call('deleteSubvolumes', mayNotWait, {}, (t) => native.deletedSubvolumes(t, own.handle))
     /** Nothing can be taken out of a read-only one: these were made writable, being about to go themselves. */
     const opened = new Set<Target>()
     const protect = ({ subvolume: { id }, path, byId }: Target, on: boolean) =>

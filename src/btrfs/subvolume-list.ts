@@ -96,9 +96,19 @@ export async function subvolume(
     )
     return unpack(rows).next().value as Subvolume
   }
-  const target = volume.resolve(check('subvolume: path', pathArgument, path))
-  const callWith = check('subvolume', callOptions, options)
-  const rows = await volume.call('subvolume', { path: target }, callWith, (ticket) =>
+  const target = check('subvolume: path', pathArgument, path)
+  return holderOf('subvolume', volume, target, check('subvolume', callOptions, options))
+}
+
+/** The subvolume that holds a file or directory, for any call. Internal. */
+export async function holderOf(
+  operation: string,
+  volume: Volume,
+  path: string,
+  options: CallOptions,
+): Promise<Subvolume> {
+  const target = volume.resolve(path)
+  const rows = await volume.call(operation, { path: target }, options, (ticket) =>
     native.subvolume(ticket, volume.handle, target),
   )
   return unpack(rows).next().value as Subvolume

@@ -44,6 +44,10 @@ const groups = (ids: readonly string[]) =>
 const hints = { ENOTCONN: 'quota is off; see enableQuota()', EACCES: 'needs write permission on its directory' }
 /** Internal. */
 export const NO_GROUPS = new BigUint64Array()
+/** Where a deletion itself is not permitted, it says so itself. Internal. */
+export const mayNotWait = {
+  hints: { EPERM: 'to wait until it is freed needs root (CAP_SYS_ADMIN); `waitUntilFreed: false` does not wait' },
+}
 /** Internal. */
 export const snapshotHints = {
   ...hints,
@@ -124,7 +128,12 @@ export async function deleteSubvolume(
   subvolume: string | number,
   options: DeleteOptions = {},
 ): Promise<void> {
+  if (Object.hasOwn(options, 'recursive'))
+    throw new BtrmindError('BTRMIND_ERR_OPTION', "deleteSubvolume: unknown option 'recursive'", {
+      hint: 'deleteSubvolumes() deletes those inside too',
+    })
   const { waitUntilFreed, id, parent, ...callWith } = check('deleteSubvolume', deleteOptions, options)
+  const waiting = waitUntilFreed ? mayNotWait : {}
   if (typeof subvolume === 'number') {
     const wanted = check('deleteSubvolume: id', subvolumeId, subvolume)
     if (id !== undefined || parent !== undefined)
@@ -133,7 +142,7 @@ export async function deleteSubvolume(
         'deleteSubvolume: `id` and `parent` are for a path; got an id already',
       )
     const startMs = performance.now()
-    const context = { path: `subvolume ${wanted}` }
+    const context = { path: `subvolume ${wanted}`, ...waiting }
     await volume.call('deleteSubvolume', context, callWith, (ticket) =>
       native.deleteSubvolumeById(ticket, volume.handle, wanted, waitUntilFreed),
     )
@@ -143,7 +152,7 @@ export async function deleteSubvolume(
   const target = volume.resolve(check('deleteSubvolume: path', pathArgument, subvolume))
   const holder = parent === undefined ? undefined : seen(parent)
   const start = performance.now()
-  const deleted = await volume.call('deleteSubvolume', { path: target }, callWith, (ticket) =>
+  const deleted = await volume.call('deleteSubvolume', { path: target, ...waiting }, callWith, (ticket) =>
     native.deleteSubvolume(ticket, volume.handle, target, waitUntilFreed, id, holder),
   )
   if (waitUntilFreed) await volume.track(freed(volume, deleted, target, start, callWith))

@@ -309,6 +309,9 @@ import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], chec
       await expect(fs.deleteSubvolume('a', { waitUntilFreed: 1 } as never)).rejects.toThrow(
         "option 'waitUntilFreed': expected boolean, got 1",
       )
+      await expect(fs.deleteSubvolume('a', { recursive: true } as never)).rejects.toThrow(
+        "deleteSubvolume: unknown option 'recursive'; deleteSubvolumes() deletes those inside too",
+      )
       await expect(collect(fs.subvolumes({ belw: 'a' } as never))).rejects.toThrow("did you mean 'below'?")
       await refused(fs.createSubvolume('x', { signal: AbortSignal.abort(new Error('no')) }), { message: 'no' })
       expect(existsSync(at('x'))).toBe(false)
@@ -330,7 +333,9 @@ import subprocess; subprocess.run(['btrfs', 'subvolume', 'create', 'deep'], chec
     expect(said.below).toEqual(['users/mine'])
     expect(said.delete).toMatchObject({ code: 'EPERM' })
     expect(said.delete.hint).toContain('user_subvol_rm_allowed')
-    expect(said.deleteAndWait).toMatchObject({ code: 'EPERM' })
+    const mayNotWait = 'to wait until it is freed needs root (CAP_SYS_ADMIN); `waitUntilFreed: false` does not wait'
+    expect(said.deleteAndWait).toMatchObject({ code: 'EPERM', hint: mayNotWait })
+    expect(said.deleteManyAndWait).toMatchObject({ code: 'EPERM', hint: mayNotWait })
     expect(said.create).toMatchObject({ code: 'EACCES' })
     expect(existsSync(at('users/mine'))).toBe(true)
     // By id only root may; by name this option lets the owner.

@@ -35,6 +35,7 @@ const result = {
   below: await paths('users'),
   create: await refused(fs.createSubvolume('a/x')),
   delete: await refused(fs.deleteSubvolume('users/mine')),
+  deleteManyAndWait: await refused(fs.deleteSubvolumes(['users/mine']).result),
   deleteAndWait: await refused(fs.deleteSubvolume('users/mine', { waitUntilFreed: true })),
 }
 process.stdout.write(JSON.stringify(result))

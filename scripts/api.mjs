@@ -28,7 +28,7 @@ const FAMILIES = [
   ['Devices', ['devices', 'redundancy', 'resize']],
   [
     'Balance and scrub',
-    ['operation', 'balance-filters', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub'],
+    ['operation', 'balance-filters', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub', 'scrub-progress'],
   ],
   ['Quota', ['quota']],
   ['Settings', ['settings', 'trim', 'reclaim']],

@@ -324,6 +324,8 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     readonly: boolean,
   ): Promise<Float64Array>
   scrubProgress(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array | undefined>
+  /** Whichever run, and a replacement of a device. */
+  scrubCancel(ticket: number, handle: NativeHandle): Promise<void>
   /** What of the device is allocated: [start, length] of each, ascending. */
   deviceExtents(ticket: number, handle: NativeHandle, devid: number): Promise<Float64Array>
 

@@ -86,6 +86,19 @@ Napi::Value scrubProgress(const Args& args) {
       });
 }
 
+// scrubCancel(ticket, handle): whichever run, and a replacement of a device. Resolves when they have stopped.
+Napi::Value scrubCancel(const Args& args) {
+  HandlePtr handle = args.handle(1);
+  return quick(
+      args, handle,
+      [handle](const Cancelled&) {
+        int returned = tryIoctl(handle->fd(), BTRMIND_REQUEST(BTRFS_IOC_SCRUB_CANCEL), nullptr);
+        if (returned < 0) throw Failure{-returned, "BTRFS_IOC_SCRUB_CANCEL", "cancel the scrub"};
+        return Nothing{};
+      },
+      toUndefined);
+}
+
 // deviceExtents(ticket, handle, devid) → Float64Array of [start, length] pairs, ascending: what of it is allocated
 Napi::Value deviceExtents(const Args& args) {
   HandlePtr handle = args.handle(1);
@@ -102,6 +115,7 @@ Napi::Value deviceExtents(const Args& args) {
 void defineScrub(Napi::Env env, Napi::Object exports) {
   define<scrub>(env, exports, "scrub");
   define<scrubProgress>(env, exports, "scrubProgress");
+  define<scrubCancel>(env, exports, "scrubCancel");
   define<deviceExtents>(env, exports, "deviceExtents");
 }
 

@@ -72,7 +72,7 @@ import {
 } from './reports.js'
 import { resizeDevice } from './resize.js'
 import { type ScanOptions, scan } from './scan.js'
-import { type ScrubOptions, scrub } from './scrub.js'
+import { cancelScrub, type ScrubOptions, scrub, scrubStatus } from './scrub.js'
 import {
   defaultSubvolume,
   type FeatureChanges,
@@ -272,6 +272,12 @@ export class KernelFilesystem implements Filesystem {
   }
   scrub(options?: ScrubOptions) {
     return scrub(this.#volume, options)
+  }
+  scrubStatus(options?: CallOptions) {
+    return scrubStatus(this.#volume, options)
+  }
+  cancelScrub(options?: CallOptions) {
+    return cancelScrub(this.#volume, options)
   }
   blockGroups(options?: CallOptions) {
     return blockGroups(this.#volume, options)

@@ -69,7 +69,8 @@ export type {
   UsedBytes,
 } from './reports.js'
 export type { ScanOptions } from './scan.js'
-export type { ScrubCounters, ScrubDevice, ScrubOptions, ScrubProgress } from './scrub.js'
+export type { ScrubOptions } from './scrub.js'
+export type { ScrubCounters, ScrubDevice, ScrubDeviceStatus, ScrubProgress, ScrubStatus } from './scrub-progress.js'
 export type { Feature, FeatureChanges, Features } from './settings.js'
 export type {
   CloneOptions,

@@ -1,9 +1,20 @@
 import { readFile, writeFile } from 'node:fs/promises'
-import { BtrfsError, check } from '../errors.js'
+import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
+import type { CallOptions } from './call.js'
 import { devices } from './devices.js'
+import { readBlockGroups } from './inspect.js'
 import { LongOperation, type Operation, type ResumeOptions } from './operation.js'
-import { scrubOptions } from './options.js'
+import { callOptions, scrubOptions } from './options.js'
+import {
+  type DeviceScrub,
+  expectedOn,
+  type ScrubDeviceStatus,
+  type ScrubProgress,
+  type ScrubStatus,
+  statusOf,
+  summary,
+} from './scrub-progress.js'
 import type { Volume } from './volume.js'
 
 export interface ScrubOptions extends ResumeOptions {
@@ -17,49 +28,6 @@ export interface ScrubOptions extends ResumeOptions {
   readonly end?: number | undefined
   /** Of each device. Default: whatever is set in sysfs. */
   readonly bytesPerSecond?: number | undefined
-}
-
-/** Counts and bytes, on one device or summed over them. Copies count each. */
-export interface ScrubCounters {
-  readonly dataExtents: number
-  readonly treeExtents: number
-  readonly dataBytes: number
-  readonly treeBytes: number
-  /** The device could not read. */
-  readonly readErrors: number
-  readonly checksumErrors: number
-  /** Metadata whose checksum is right and whose content cannot be. */
-  readonly verifyErrors: number
-  /** Blocks of files that keep no checksums: not checked. */
-  readonly blocksWithoutChecksum: number
-  readonly checksumsWithoutData: number
-  readonly superErrors: number
-  readonly memoryErrors: number
-  /** No copy was good. */
-  readonly uncorrectableErrors: number
-  /** Repaired. Always 0 of a read-only scrub. */
-  readonly correctedErrors: number
-  /** A read-only scrub's: another copy was good. */
-  readonly correctableErrors: number
-  /** Bad when read, good when read again. */
-  readonly unverifiedErrors: number
-}
-export interface ScrubDevice extends ScrubCounters {
-  readonly devid: number
-  readonly state: 'running' | 'finished' | 'cancelled' | 'failed'
-  /** Of what is allocated on it, 0–1. */
-  readonly ratio: number
-  /** Up to here it was scrubbed, in bytes of the device: where to begin again. */
-  readonly lastPhysicalBytes: number
-}
-export interface ScrubProgress extends ScrubCounters {
-  readonly devices: readonly ScrubDevice[]
-  readonly ratio: number
-  readonly elapsedMs: number
-  /** Read and checked, all devices together. */
-  readonly bytesPerSecond: number
-  /** Undefined while there is nothing to tell it from. */
-  readonly remainingMs: number | undefined
 }
 
 /**
@@ -91,13 +59,20 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
   const work = async (stop: AbortSignal) => {
     const { devid, start = 0, end, bytesPerSecond } = checked
     const all = await devices(volume, { signal: stop })
+    // The estimate is not worth the scrub.
+    const groups = await readBlockGroups(volume, 'scrub', { signal: stop }).catch((error) => {
+      if (stop.aborted || !(error instanceof BtrfsError)) throw error
+      return undefined
+    })
     for (const device of all) {
       if (devid === undefined ? device.missing : device.devid !== devid) continue
       const from = typeof start === 'number' ? start : (start[device.devid] ?? 0)
       const extents = await volume.call('scrub', {}, { signal: stop }, (t) =>
         native.deviceExtents(t, volume.handle, device.devid),
       )
-      runs.push({ devid: device.devid, from, end, extents, counters: undefined, state: 'running' })
+      const where = { devid: device.devid, from, end, extents }
+      const expectedBytes = groups && expectedOn(groups, where)
+      runs.push({ ...where, expectedBytes, counters: undefined, state: 'running' })
     }
     if (devid !== undefined && runs.length === 0) {
       throw new BtrfsError(
@@ -137,17 +112,58 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
   })
 }
 
-interface DeviceScrub {
-  readonly devid: number
-  readonly from: number
-  readonly end: number | undefined
-  /** What is allocated: [start, length] of each. */
-  readonly extents: Float64Array
-  counters: Float64Array | undefined
-  state: ScrubDevice['state']
+const busy = { EINPROGRESS: 'another scrub of this device, or a replacement, runs' }
+
+/**
+ * Whichever scrubs run on the volume, also another process's: the counters of each device that is scrubbed; undefined
+ * where none is. While a device is replaced the kernel begins no scrub and shows the replacement as one: undefined.
+ * BTRFS_IOC_SCRUB_PROGRESS · CAP_SYS_ADMIN · quick.
+ * @throws BtrfsError EPERM, EBADF
+ * @example
+ * for (const { devid, dataBytes } of (await fs.scrubStatus())?.devices ?? []) console.log(devid, dataBytes)
+ */
+export async function scrubStatus(volume: Volume, options: CallOptions = {}): Promise<ScrubStatus | undefined> {
+  const callWith = check('scrubStatus', callOptions, options)
+  if (await isReplacing(volume, 'scrubStatus', callWith)) return undefined
+  const found: ScrubDeviceStatus[] = []
+  for (const { devid, missing } of await devices(volume, callWith)) {
+    if (missing) continue
+    const counters = await volume.call('scrubStatus', {}, callWith, (t) =>
+      native.scrubProgress(t, volume.handle, devid),
+    )
+    if (counters !== undefined) found.push(statusOf(devid, counters))
+  }
+  return found.length === 0 ? undefined : { devices: found }
 }
 
-const busy = { EINPROGRESS: 'another scrub of this device, or a replacement, runs' }
+/**
+ * Stops every scrub that runs on the volume, also another process's: its call there ends with ECANCELED. The kernel keeps
+ * no position: who wants to go on asks scrubStatus() before. BTRFS_IOC_SCRUB_CANCEL · CAP_SYS_ADMIN · waits until they
+ * have stopped, within a second; `signal` and `timeoutMs` end the waiting only.
+ * @throws BtrfsError ENOTCONN (none runs), EPERM, EBADF; BtrmindError BTRMIND_ERR_GUARD (a device is being replaced, which
+ * the kernel's cancel would stop too)
+ * @example
+ * if (await fs.scrubStatus()) await fs.cancelScrub()
+ */
+export async function cancelScrub(volume: Volume, options: CallOptions = {}): Promise<void> {
+  const callWith = check('cancelScrub', callOptions, options)
+  if (await isReplacing(volume, 'cancelScrub', callWith))
+    throw new BtrmindError(
+      'BTRMIND_ERR_GUARD',
+      'cancelScrub: a device is being replaced, and that would be stopped too',
+      {
+        hint: 'to stop it, cancel() the operation that replaceDevice() gave',
+      },
+    )
+  await volume.call('cancelScrub', { hints: { ENOTCONN: 'no scrub runs' } }, callWith, (t) =>
+    native.scrubCancel(t, volume.handle),
+  )
+}
+
+async function isReplacing(volume: Volume, operation: string, options: CallOptions): Promise<boolean> {
+  const { state } = await volume.call(operation, {}, options, (t) => native.deviceReplaceStatus(t, volume.handle))
+  return state === 'running'
+}
 
 async function scrubDevice(
   volume: Volume,
@@ -203,62 +219,4 @@ class SpeedLimit {
   async restore(): Promise<void> {
     await writeFile(this.path, this.before).catch(() => {})
   }
-}
-
-function unpack(counters: Float64Array | undefined, readonly: boolean): ScrubCounters {
-  const at = (index: number) => counters?.[index] ?? 0
-  return {
-    dataExtents: at(0),
-    treeExtents: at(1),
-    dataBytes: at(2),
-    treeBytes: at(3),
-    readErrors: at(4),
-    checksumErrors: at(5),
-    verifyErrors: at(6),
-    blocksWithoutChecksum: at(7),
-    checksumsWithoutData: at(8),
-    superErrors: at(9),
-    memoryErrors: at(10),
-    uncorrectableErrors: at(11),
-    // The kernel counts what it could have corrected in the same place.
-    correctedErrors: readonly ? 0 : at(12),
-    correctableErrors: readonly ? at(12) : 0,
-    unverifiedErrors: at(14),
-  }
-}
-
-/** Bytes allocated on the device from `from` on and before `to`. */
-function allocated(extents: Float64Array, from: number, to: number): number {
-  let bytes = 0
-  for (let i = 0; i < extents.length; i += 2) {
-    const start = extents[i]!
-    bytes += Math.max(0, Math.min(start + extents[i + 1]!, to) - Math.max(start, from))
-  }
-  return bytes
-}
-
-function summary(runs: readonly DeviceScrub[], elapsedMs: number, readonly: boolean): ScrubProgress {
-  let total = 0
-  let done = 0
-  const each = runs.map((run): ScrubDevice => {
-    const { devid, from, end = Number.POSITIVE_INFINITY, extents, state } = run
-    const lastPhysicalBytes = Math.max(from, run.counters?.[13] ?? 0)
-    const whole = allocated(extents, from, end)
-    const passed = state === 'finished' ? whole : Math.min(whole, allocated(extents, from, lastPhysicalBytes))
-    total += whole
-    done += passed
-    const ratio = whole === 0 ? 1 : passed / whole
-    return { devid, state, ratio, lastPhysicalBytes, ...unpack(run.counters, readonly) }
-  })
-  const sums = Object.fromEntries(
-    Object.keys(unpack(undefined, readonly)).map((key) => [
-      key,
-      each.reduce((sum, device) => sum + device[key as keyof ScrubCounters], 0),
-    ]),
-  ) as unknown as ScrubCounters
-  const bytesPerSecond = elapsedMs > 0 ? (1000 * (sums.dataBytes + sums.treeBytes)) / elapsedMs : 0
-  const ratio = total === 0 ? 1 : done / total
-  const running = each.some(({ state }) => state === 'running')
-  const remainingMs = running && done > 0 ? (elapsedMs * (total - done)) / done : running ? undefined : 0
-  return { ...sums, devices: each, ratio, elapsedMs, bytesPerSecond, remainingMs }
 }

@@ -41,7 +41,7 @@ const COPIES: Readonly<Record<Profile, number>> = {
   raid1c4: 4,
 }
 /** Stripes of each chunk that hold parity. */
-const parityOf = (profile: Profile) => (profile === 'raid5' ? 1 : profile === 'raid6' ? 2 : 0)
+export const parityOf = (profile: Profile) => (profile === 'raid5' ? 1 : profile === 'raid6' ? 2 : 0)
 
 /** All block groups of one type and profile; logical. */
 export interface Space {

@@ -29,6 +29,8 @@ const COMMANDS: Readonly<Record<string, readonly [needs: string, example: string
   changed: [ROOT, 'changed /mnt/pool/data --since /mnt/pool/data-yesterday'],
   inactive: [`${NOBODY}: it walks; faster ${ROOT}`, 'inactive /mnt/pool/data --days 90 --minimum 10MiB'],
   scrub: [ROOT, 'scrub /mnt/pool --read-only --limit 200'],
+  'scrub status': [ROOT, 'scrub status /mnt/pool'],
+  'scrub cancel': [ROOT, 'scrub cancel /mnt/pool'],
   extents: [READ, 'extents /mnt/pool/data/disk.img'],
   defragment: [`${WRITE}; for sizes on disk ${ROOT}`, 'defragment /mnt/pool/data -r -c zstd'],
   deduplicate: [`${READ}, and of the destinations ${WRITE} or to be their owner`, 'deduplicate a.iso copy-of-a.iso'],

@@ -69,7 +69,7 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 in
 
   addTreeCommands(root, io)
 
-  root
+  const scrub = root
     .command('scrub')
     .description('check everything against its checksums and repair it')
     .argument('<path>', 'any directory on the volume')
@@ -88,6 +88,18 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 a critical alert stands, 130 in
       const sound = await (await import('./scrub.js')).scrub(io, path, { ...options, readonly: readOnly })
       if (!sound) exit(EXIT.failed)
     })
+  for (const [name, description, json] of [
+    ['status', 'whether one runs, whoever started it, and how far it is', 'one JSON document; null when there is none'],
+    ['cancel', 'stop whichever run, also another process’s', 'null'],
+  ] as const)
+    scrub
+      .command(name)
+      .description(description)
+      .argument('<path>', 'any directory on the volume')
+      .option('--json', json)
+      .action(async (path: string, options: { json?: boolean }) =>
+        (await import('./scrub.js'))[name](io, path, options),
+      )
 
   const failed = () => exit(EXIT.failed)
   addExtentsCommands(root, io, failed)

@@ -1,5 +1,5 @@
-import { openFilesystem } from '../btrfs/filesystem.js'
-import type { ScrubProgress } from '../btrfs/scrub.js'
+import { type KernelFilesystem, openFilesystem } from '../btrfs/filesystem.js'
+import type { ScrubProgress } from '../btrfs/scrub-progress.js'
 import { formatBytes, MIB } from '../units.js'
 import { followUntilStopped } from './follow.js'
 import { bar, type Io, paint, printJson, shellWord, table } from './output.js'
@@ -73,4 +73,32 @@ function goOn({ devices }: ScrubProgress, path: string, { readonly, device, limi
   if (limit !== undefined) words.push('--limit', String(limit))
   for (const { devid, lastPhysicalBytes } of devices) words.push('--start', `${devid}:${lastPhysicalBytes}`)
   return words.join(' ')
+}
+
+export async function status(io: Io, path: string, { json }: { readonly json?: boolean }): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  await tell(io, fs, json)
+}
+
+export async function cancel(io: Io, path: string, { json }: { readonly json?: boolean }): Promise<void> {
+  await using fs = await openFilesystem(path, { signal: io.signal })
+  await fs.cancelScrub({ signal: io.signal })
+  await tell(io, fs, json)
+}
+
+async function tell(io: Io, fs: KernelFilesystem, json: boolean | undefined): Promise<void> {
+  const status = await fs.scrubStatus({ signal: io.signal })
+  if (json) return printJson(io, status ?? null)
+  if (status === undefined) {
+    io.stdout.write('no scrub runs\n')
+    return
+  }
+  const rows = status.devices.map((device) => [
+    String(device.devid),
+    formatBytes(device.dataBytes + device.treeBytes),
+    String(device.lastPhysicalBytes),
+    String(device.correctedOrCorrectableErrors),
+    String(device.uncorrectableErrors),
+  ])
+  io.stdout.write(table(['id', 'checked', 'position', 'correctable', 'uncorrectable'], rows, [0, 1, 2, 3, 4]))
 }

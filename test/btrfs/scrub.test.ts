@@ -1,7 +1,10 @@
-import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { execFile } from 'node:child_process'
+import { closeSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { promisify } from 'node:util'
+import { describe, expect, it, vi } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
-import type { ScrubProgress } from '../../src/btrfs/scrub.js'
+import type { ScrubProgress } from '../../src/btrfs/scrub-progress.js'
+import { native } from '../../src/native.js'
 import { useOwnVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
 
@@ -128,6 +131,95 @@ describe.skipIf(cannotMount)('scrub()', () => {
     const beyond = await fs.scrub({ devid: 1, start: rest.devices[0]!.lastPhysicalBytes }).result
     expect(beyond).toMatchObject({ dataBytes: 0, ratio: 1 })
     expect(await scrub.progress()).toBeUndefined()
+  })
+
+  /** What it has said against what it came to at its end. */
+  async function estimates(start?: number) {
+    const scrub = fs.scrub({ intervalMs: 15, bytesPerSecond: 32 << 20, readonly: true, ...(start && { start }) })
+    const seen: ScrubProgress[] = []
+    for await (const progress of scrub) seen.push(progress)
+    const end = await scrub.result
+    const checked = ({ dataBytes, treeBytes }: ScrubProgress) => dataBytes + treeBytes
+    expect(end).toMatchObject({ ratio: 1, remainingMs: 0 })
+    const ratios = seen.map(({ ratio }) => ratio)
+    expect(ratios).toEqual([...ratios].sort((a, b) => a - b))
+    return seen.map((progress) => {
+      const { ratio, elapsedMs, remainingMs } = progress
+      const byTime = remainingMs === undefined ? undefined : elapsedMs / (elapsedMs + remainingMs)
+      return { ratio, byTime, truth: checked(progress) / checked(end) }
+    })
+  }
+  const wrong = (seen: Awaited<ReturnType<typeof estimates>>) =>
+    seen.filter(({ ratio, truth }) => Math.abs(ratio - truth) > 0.05)
+
+  it('tells how far it is by what is used, where much more is allocated; also from a start', async () => {
+    await make({ devicesMiB: [1536], data: 'single', metadata: 'dup' })
+    // Block groups full at first; then only the last ones keep anything.
+    for (let i = 0; i < 20; i++) writeFileSync(at(`file ${i}`), Buffer.alloc(32 << 20, 'x'))
+    run('sync', '-f', volume.path)
+    for (let i = 0; i < 19; i++) rmSync(at(`file ${i}`))
+    run('sync', '-f', volume.path)
+    run('btrfs', 'filesystem', 'sync', volume.path)
+    const seen = await estimates()
+    expect(seen.length).toBeGreaterThan(5)
+    expect(wrong(seen)).toEqual([])
+    // Of one device the rest of the time is as the rest of the bytes.
+    for (const { ratio, byTime } of seen) if (byTime !== undefined) expect(byTime).toBeCloseTo(ratio, 5)
+    const groups = (await fs.blockGroups()).filter(({ type }) => type === 'data')
+    const last = Math.max(...groups.map(({ stripes }) => stripes[0]!.offsetBytes))
+    expect(wrong(await estimates(last + 4096))).toEqual([])
+    // Where the use cannot be read it goes by what is allocated.
+    const spy = vi.spyOn(native, 'blockGroups').mockImplementation(() => {
+      return Promise.reject({ failure: true, code: 'EIO', errno: -5, text: 'I/O error' })
+    })
+    try {
+      expect(wrong(await estimates()).length).toBeGreaterThan(0)
+    } finally {
+      spy.mockRestore()
+    }
+  })
+
+  it.each(['raid1', 'raid0', 'raid10', 'raid5', 'raid6'])(
+    'tells how far it is on several devices: %s',
+    async (data) => {
+      await make({ devicesMiB: [512, 512, 512, 512], data, metadata: 'raid1' })
+      fill('file', 64)
+      expect(wrong(await estimates())).toEqual([])
+    },
+  )
+
+  it('one that was begun elsewhere is seen and stopped', async () => {
+    await make({ devicesMiB: [512, 512], data: 'raid1', metadata: 'raid1' })
+    fill('file', 64)
+    expect(await fs.scrubStatus()).toBeUndefined()
+    await expect(fs.cancelScrub()).rejects.toMatchObject({ code: 'ENOTCONN', hint: 'no scrub runs' })
+    const limit = `/sys/fs/btrfs/${fs.uuid}/devinfo/1/scrub_speed_max`
+    writeFileSync(limit, String(4 << 20))
+    const elsewhere = promisify(execFile)('btrfs', ['scrub', 'start', '-B', '-r', volume.path]).catch((error) => error)
+    await vi.waitFor(async () => expect((await fs.scrubStatus())?.devices[0]?.dataBytes).toBeGreaterThan(0), 10_000)
+    const { devices } = (await fs.scrubStatus())!
+    expect(devices[0]).toMatchObject({ devid: 1, checksumErrors: 0, correctedOrCorrectableErrors: 0 })
+    expect(devices[0]!.lastPhysicalBytes).toBeGreaterThan(0)
+    // The kernel's cancel would stop a replacement as well.
+    const spy = vi.spyOn(native, 'deviceReplaceStatus').mockImplementation(async () => ({
+      state: 'running',
+      ratio: 0,
+      startedSeconds: 0,
+      stoppedSeconds: 0,
+      writeErrors: 0,
+      readErrors: 0,
+    }))
+    try {
+      await expect(fs.cancelScrub()).rejects.toMatchObject({ code: 'BTRMIND_ERR_GUARD' })
+      expect(await fs.scrubStatus()).toBeUndefined()
+    } finally {
+      spy.mockRestore()
+    }
+    expect(await fs.scrubStatus()).toBeDefined()
+    await fs.cancelScrub()
+    expect(await fs.scrubStatus()).toBeUndefined()
+    expect((await elsewhere).stdout + (await elsewhere).stderr).toMatch(/abort|cancel/i)
+    await expect(fs.scrubStatus({ signa: 1 } as never)).rejects.toThrow(/signal/)
   })
 
   it('ends with the signal and with close(), and nothing goes on', async () => {

@@ -1,6 +1,6 @@
 /** scan, scrub, quota. */
 import { closeSync, linkSync, mkdirSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, run } from '../helpers/volume.js'
 import { asNobody, btrmind, jsonLines } from './helper.js'
@@ -170,6 +170,22 @@ describe.skipIf(cannotMount)('tools', () => {
     expect((await btrmind(['scrub', volume.path, '--read-only'])).code).toBe(0)
     expect(await btrmind(['scrub', volume.path, '--start', '7'])).toMatchObject({ code: 2 })
     expect((await btrmind(['scrub', volume.path, '--device', '9'])).err).toContain('ENODEV')
+  })
+
+  it('scrub status, scrub cancel: of whichever runs', async () => {
+    const status = async (...options: string[]) => (await btrmind(['scrub', 'status', volume.path, ...options])).out
+    expect([await status(), await status('--json')]).toEqual(['no scrub runs\n', 'null\n'])
+    const none = await btrmind(['scrub', 'cancel', volume.path])
+    expect([none.code, none.err]).toEqual([1, expect.stringContaining('no scrub runs')])
+    writeFileSync(at('scrubbed'), Buffer.alloc(32 << 20, 'x'))
+    await fs.sync()
+    const running = fs.scrub({ readonly: true, bytesPerSecond: 1 << 20 })
+    const ended = running.result.catch((error) => error)
+    await vi.waitFor(async () => expect(await status()).toMatch(/^ *id +checked +position/), { timeout: 10_000 })
+    expect(JSON.parse(await status('--json')).devices).toMatchObject([{ devid: 1, checksumErrors: 0 }])
+    expect(await btrmind(['scrub', 'cancel', volume.path])).toMatchObject({ code: 0, out: 'no scrub runs\n', err: '' })
+    expect(await ended).toMatchObject({ code: 'ECANCELED' })
+    rmSync(at('scrubbed'))
   })
 
   it('scrub: stopped in the middle says how to go on', async () => {

@@ -362,7 +362,7 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     ticket: number,
     handle: NativeHandle,
     path: string,
-    place: string,
+    place: string | Uint8Array,
     id: number,
     parentId: number,
     directoryInode: number,

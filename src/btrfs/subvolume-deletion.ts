@@ -137,7 +137,8 @@ export function deleteSubvolumes(
       /** They hold one where something is mounted, which is theirs too: only the innermost is named. */
       const holders = new Set<number>()
       for (const { subvolume, path, byId } of members) {
-        const { id, parentId = 0, directoryInode = 0, path: place } = subvolume
+        const { id, parentId = 0, directoryInode = 0 } = subvolume
+        const place = subvolume.pathBytes ?? subvolume.path
         try {
           await own.call('deleteSubvolumes', { path }, {}, (t) =>
             native.deletable(

@@ -62,7 +62,8 @@ void requireEmpty(int fd, const std::string& path) {
 
 // Whole and, at this moment, not in use.
 ScopedFd openDevice(const std::string& path, bool force) {
-  ScopedFd fd(checkedCall(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL), "open", "open the device", path));
+  ScopedFd fd(
+      checkedCall(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK), "open", "open the device", path));
   struct stat stat;
   checkedCall(fstat(fd.get(), &stat), "fstat", "look at the device", path);
   if (!S_ISBLK(stat.st_mode)) throw Failure{ENOTBLK, nullptr, "use it: not a block device", path};

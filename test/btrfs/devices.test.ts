@@ -42,6 +42,10 @@ describe.skipIf(cannotMount)('devices', () => {
     await expect(fs.addDevice(volume.loops[0]!, { force: true })).rejects.toMatchObject({ code: 'EBUSY' })
     await expect(fs.addDevice('/dev/null', { force: true })).rejects.toMatchObject({ code: 'ENOTBLK' })
     await expect(fs.addDevice(volume.images[1]!)).rejects.toMatchObject({ code: 'ENOTBLK' })
+    // A FIFO that nobody writes to.
+    run('mkfifo', at('fifo'))
+    await expect(fs.addDevice(at('fifo'))).rejects.toMatchObject({ code: 'ENOTBLK', path: at('fifo') })
+    await expect(fs.replaceDevice(1, at('fifo')).result).rejects.toMatchObject({ code: 'ENOTBLK' })
     await expect(fs.addDevice('/dev/not-there')).rejects.toMatchObject({ code: 'ENOENT' })
     run('dd', 'if=/dev/zero', `of=${spare}`, 'bs=1M', 'count=1', 'conv=fsync', 'status=none')
     run('sh', '-c', `printf 'EFI PART' | dd of=${spare} bs=512 seek=$((256 * 2048 - 1)) conv=notrunc,fsync status=none`)

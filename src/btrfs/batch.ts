@@ -1,7 +1,9 @@
 /** Files in batches of columns, from a walk or a scan. */
 import { inspect } from 'node:util'
+import { BtrmindError, quote } from '../errors.js'
 import { type NativeFileBatch, type NativeFileCursor, native } from '../native.js'
 import { Cursors } from './cursors.js'
+import { requireIndex } from './options.js'
 import { Rows } from './rows.js'
 import type { Volume } from './volume.js'
 
@@ -111,9 +113,13 @@ export function toBatch(raw: NativeFileBatch): ScanBatch {
   return new Batch(raw)
 }
 
-/** File `index` of a batch, as the functions that act on files take it. */
+/**
+ * File `index` of a batch, as the functions that act on files take it.
+ * @throws BtrmindError BTRMIND_ERR_ARGUMENT
+ */
 export function fileRef(batch: FileBatch, index: number): FileRef {
-  if (!(index >= 0 && index < batch.length)) throw new RangeError(`no file ${index} in a batch of ${batch.length}`)
+  requireBatch('fileRef', batch)
+  requireIndex('fileRef', batch, index)
   return {
     path: batch.pathBytes(index),
     inode: batch.inode[index]!,
@@ -126,10 +132,13 @@ export function fileRef(batch: FileBatch, index: number): FileRef {
 
 /**
  * The files of all batches, one by one. An object is made for each: columns are several times quicker.
+ * @throws BtrmindError BTRMIND_ERR_ARGUMENT
  * @example
  * for await (const file of rows(fs.scan())) if (file.sizeBytes > 1e9) console.log(file.path)
  */
 export function rows(batches: AsyncIterable<FileBatch>): AsyncIterableIterator<FileRow, undefined, void> {
+  if (typeof batches?.[Symbol.asyncIterator] !== 'function')
+    throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `rows: expected what walk() or scan() gave, got ${quote(batches)}`)
   const iterator = batches[Symbol.asyncIterator]()
   return new Rows(
     async () => {
@@ -141,7 +150,14 @@ export function rows(batches: AsyncIterable<FileBatch>): AsyncIterableIterator<F
 }
 /** The files of one batch. */
 rows.of = function* of(batch: FileBatch): Generator<FileRow, void, void> {
+  requireBatch('rows', batch)
   for (let index = 0; index < batch.length; index++) yield new Row(batch, index)
+}
+
+function requireBatch(what: string, batch: FileBatch): void {
+  if (typeof batch?.pathBytes === 'function' && batch.length >= 0) return
+  const hint = 'walk() and scan() give batches'
+  throw new BtrmindError('BTRMIND_ERR_ARGUMENT', `${what}: expected a batch of files, got ${quote(batch)}`, { hint })
 }
 
 /** File `index` of a batch, which it keeps. Internal. */
@@ -288,8 +304,7 @@ class Batch implements ScanBatch {
   }
 
   #span(index: number): [number, number] {
-    const end = this.#ends[index]
-    if (end === undefined) throw new RangeError(`no file ${index} in a batch of ${this.length}`)
-    return [index === 0 ? 0 : this.#ends[index - 1]!, end]
+    requireIndex('path', this, index)
+    return [index === 0 ? 0 : this.#ends[index - 1]!, this.#ends[index]!]
   }
 }

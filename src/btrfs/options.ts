@@ -1,6 +1,7 @@
 /** What the calls of a Filesystem take, checked the same way by the kernel's side and by the simulator's. */
 import { isAbsolute } from 'node:path'
 import * as v from 'valibot'
+import { BtrmindError, quote } from '../errors.js'
 
 /** `signal` and `timeoutMs`, as every quick call takes them. Spread `.entries` into a larger strictObject. */
 export const callOptions = v.strictObject({
@@ -94,3 +95,10 @@ export const scrubOptions = v.strictObject({
   end: v.optional(whole),
   bytesPerSecond: v.optional(v.pipe(whole, v.minValue(1))),
 })
+
+/** Of a file in a batch; called for each of many, so without a schema. */
+export function requireIndex(what: string, { length }: { readonly length: number }, index: number): void {
+  if (Number.isInteger(index) && index >= 0 && index < length) return
+  const text = `${what}: expected the index of a file in a batch of ${length}, got ${quote(index)}`
+  throw new BtrmindError('BTRMIND_ERR_ARGUMENT', text)
+}

@@ -3,6 +3,7 @@
 import type { FileBatch, FileRef, Skipped } from '../btrfs/batch.js'
 import type { Root } from '../btrfs/directory.js'
 import type { Compressed, FileExtentsOutcome, FileFailure, FileOutcome, RatioOutcome } from '../btrfs/files.js'
+import { requireIndex } from '../btrfs/options.js'
 import { BtrfsError } from '../errors.js'
 import { SECTOR_BYTES } from './chunks.js'
 import { type Found, findRoot, isShared } from './paths.js'
@@ -60,9 +61,8 @@ function batch(rows: readonly Row[], subvolumes: readonly string[]): FileBatch {
     skipped.push({ reason: 'SUBVOLUME', count: subvolumes.length, example })
   }
   const pathBytes = (index: number) => {
-    const row = rows[index]
-    if (row === undefined) throw new RangeError(`no file ${index} in a batch of ${rows.length}`)
-    return new Uint8Array(Buffer.from(row.path, 'latin1'))
+    requireIndex('path', rows, index)
+    return new Uint8Array(Buffer.from(rows[index]!.path, 'latin1'))
   }
   return {
     length: rows.length,

@@ -2,9 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type FileBatch, fileRef, type Skipped } from '../../src/btrfs/batch.js'
+import { type FileBatch, fileRef, rows, type Skipped } from '../../src/btrfs/batch.js'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { WalkOptions } from '../../src/btrfs/walk.js'
+import { quote } from '../../src/errors.js'
 import { useVolume } from '../helpers/use-volume.js'
 import { cannotMount, makeVolume, run } from '../helpers/volume.js'
 
@@ -69,8 +70,21 @@ describe.skipIf(cannotMount)('walk()', () => {
     expect(ours.length).toBe(304)
     expect(skipped).toEqual([])
     expect(batches.slice(0, -1).every((batch) => batch.length === 64)).toBe(true)
-    expect(() => batches[0]!.path(64)).toThrow(RangeError)
-    expect(() => fileRef(batches[0]!, -1)).toThrow(RangeError)
+    const wrong = (text: string) =>
+      expect.objectContaining({ code: 'BTRMIND_ERR_ARGUMENT', message: `BTRMIND_ERR_ARGUMENT: ${text}` })
+    expect(() => batches[0]!.path(64)).toThrow(wrong('path: expected the index of a file in a batch of 64, got 64'))
+    for (const index of [-1, 0.5, 64, '0', undefined])
+      expect(() => fileRef(batches[0]!, index as never)).toThrow(
+        wrong(`fileRef: expected the index of a file in a batch of 64, got ${quote(index)}`),
+      )
+    for (const value of [undefined, null, {}, 5, 'a']) {
+      const noBatch = `expected a batch of files, got ${quote(value)}; walk() and scan() give batches`
+      expect(() => fileRef(value as never, 0)).toThrow(wrong(`fileRef: ${noBatch}`))
+      expect(() => [...rows.of(value as never)]).toThrow(wrong(`rows: ${noBatch}`))
+      expect(() => rows(value as never)).toThrow(
+        wrong(`rows: expected what walk() or scan() gave, got ${quote(value)}`),
+      )
+    }
   })
 
   it('passes by mount points and subvolumes, and says so', async () => {

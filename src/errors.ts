@@ -105,6 +105,12 @@ export class BtrfsError extends Error {
     if (hint !== undefined) this.hint = hint
     if (failure.progress !== undefined) this.progress = failure.progress
   }
+
+  /** Whole in logs: an Error's own JSON has no message. */
+  toJSON() {
+    const { name, message, code, errno, operation, ioctl, step, path, dest, hint, progress } = this
+    return { name, message, code, errno, operation, ioctl, step, path, dest, hint, progress }
+  }
 }
 
 /** Everything that is ours to refuse. docs/errors.md repeats this table; a test holds the two together. */
@@ -140,6 +146,12 @@ export class BtrmindError extends Error {
     if (options?.hint !== undefined) this.hint = options.hint
   }
   declare readonly hint?: string
+
+  /** Whole in logs: an Error's own JSON has no message. */
+  toJSON() {
+    const { name, message, code, hint } = this
+    return { name, message, code, hint }
+  }
 }
 
 /** The bad value, short enough for one line. */

@@ -220,3 +220,36 @@ describe('the addon', () => {
     await expect(native.open(0, 'x'.repeat(5000))).rejects.toMatchObject({ code: 'ENAMETOOLONG', ioctl: 'open' })
   })
 })
+
+describe('JSON of an error', () => {
+  it('has its message and all that is known', () => {
+    const failure = {
+      code: 'EPERM',
+      errno: -1,
+      text: 'no',
+      ioctl: 'BTRFS_IOC_SCRUB',
+      step: 'look',
+      progress: { done: 1 },
+    }
+    const error = new BtrfsError('scrub', failure, { path: '/mnt/a', dest: '/mnt/b' })
+    expect(JSON.parse(JSON.stringify({ error })).error).toEqual({
+      name: 'BtrfsError',
+      message: error.message,
+      code: 'EPERM',
+      errno: -1,
+      operation: 'scrub',
+      ioctl: 'BTRFS_IOC_SCRUB',
+      step: 'look',
+      path: '/mnt/a',
+      dest: '/mnt/b',
+      hint: HINTS.EPERM,
+      progress: { done: 1 },
+    })
+    const ours = new BtrmindError('BTRMIND_ERR_STATE', 'no')
+    expect(JSON.parse(JSON.stringify(ours))).toEqual({
+      name: 'BtrmindError',
+      message: ours.message,
+      code: 'BTRMIND_ERR_STATE',
+    })
+  })
+})

@@ -2,7 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { native } from '../native.js'
 import type { CallOptions } from './call.js'
-import { devices } from './devices.js'
+import { devices, noDevice } from './devices.js'
 import { readBlockGroups } from './inspect.js'
 import { LongOperation, type Operation, type ResumeOptions } from './operation.js'
 import { callOptions, scrubOptions } from './options.js'
@@ -33,7 +33,8 @@ export interface ScrubOptions extends ResumeOptions {
 /**
  * Reads what is allocated and checks it against its checksums, on each device at once, and repairs from the other
  * copies what is bad. BTRFS_IOC_SCRUB, BTRFS_IOC_SCRUB_PROGRESS · CAP_SYS_ADMIN · long: a thread for each device,
- * minutes to days.
+ * minutes to days. A seed's devices are not this volume's (devices() has none of them): what a sprout still has on its seed
+ * is not read; mount the seed by itself, and scrub that with `readonly`.
  *
  * A read-only scrub repairs nothing, and says `correctable` where a repairing one says `corrected`. The kernel keeps no
  * position: keep `lastPhysicalBytes` of each device, from the progress or from the error of a scrub that was cut short,
@@ -77,7 +78,7 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
     if (devid !== undefined && runs.length === 0) {
       throw new BtrfsError(
         'scrub',
-        { code: 'ENODEV', errno: -19, text: 'no such device', step: `find device ${devid}` },
+        { code: 'ENODEV', errno: -19, text: 'no such device', step: `find device ${devid}`, hint: noDevice(devid) },
         { path: volume.path },
       )
     }
@@ -112,7 +113,10 @@ export function scrub(volume: Volume, options: ScrubOptions = {}): Operation<Scr
   })
 }
 
-const busy = { EINPROGRESS: 'another scrub of this device, or a replacement, runs' }
+const refused = {
+  EINPROGRESS: 'another scrub of this device, or a replacement, runs',
+  EROFS: 'the mount is read-only: a scrub that repairs nothing (`readonly: true`) can read it',
+}
 
 /**
  * Whichever scrubs run on the volume, also another process's: the counters of each device that is scrubbed; undefined
@@ -181,7 +185,7 @@ async function scrubDevice(
       // Somebody else's keeps its speed: the call below says EINPROGRESS.
       if (running === undefined) limit = await SpeedLimit.set(volume, devid, bytesPerSecond)
     }
-    run.counters = await volume.callLong('scrub', { hints: busy }, { signal: stop }, (t) =>
+    run.counters = await volume.callLong('scrub', { hints: refused }, { signal: stop }, (t) =>
       native.scrub(t, volume.handle, devid, from, end, readonly),
     )
     run.state = 'finished'

@@ -59,7 +59,10 @@ export interface SubvolumeListOptions extends CallOptions {
  * @example
  * for await (const { id, path } of fs.subvolumes()) console.log(id, path)
  */
-export function subvolumes(volume: Volume, options: SubvolumeListOptions = {}): Rows<Subvolume> {
+export function subvolumes(
+  volume: Volume,
+  options: SubvolumeListOptions = {},
+): AsyncIterableIterator<Subvolume, undefined, void> {
   let asked = false
   return new Rows(async () => {
     if (asked) return undefined

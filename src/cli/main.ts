@@ -4,6 +4,7 @@
  * interrupted (`run`, which is to run until then: 0).
  */
 import { realpathSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Command, CommanderError } from 'commander'
 import { BtrfsError, BtrmindError } from '../errors.js'
@@ -12,7 +13,29 @@ import { EXIT, program } from './program.js'
 import { inCommands, meant } from './words.js'
 
 /** Runs one command line and gives the exit code; never throws. */
-export async function main(argv: readonly string[], io: Io): Promise<number> {
+export async function main(argv: readonly string[], given: Io): Promise<number> {
+  const deaf = new AbortController()
+  let output: NodeJS.ErrnoException | undefined
+  const onError = (error: NodeJS.ErrnoException) => {
+    output ??= error
+    deaf.abort() // what runs cleans up: a snapshot, half a file
+  }
+  given.stdout.on('error', onError)
+  // Where nobody is told, the work still ends as it should.
+  given.stderr.on('error', () => {})
+  const code = await command(argv, { ...given, signal: AbortSignal.any([given.signal, deaf.signal]) })
+  // An error of the last words comes behind them.
+  await setImmediate()
+  if (output === undefined || given.signal.aborted) return code
+  // A reader that went away (`| head`) is no failure.
+  if (output.code === 'EPIPE') return code === EXIT.interrupted ? EXIT.done : code
+  const { failed } = await import('./place.js')
+  const error = failed('write', output, 'standard output', 'what was written is not whole')
+  given.stderr.write(argv.includes('--json') ? asJson(error) : asText(given, error))
+  return EXIT.failed
+}
+
+async function command(argv: readonly string[], io: Io): Promise<number> {
   let code: number = EXIT.done
   const untilThen = argv[0] === 'run'
   const root = program(io, (given) => {
@@ -69,8 +92,8 @@ function asOurs({ code, message }: CommanderError, argv: readonly string[], root
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   const stop = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
-  // A reader that went away (`| head`) is no failure.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+  // The terminal closed: the shell says so, and then the kernel again.
+  process.on('SIGHUP', () => stop.abort())
   process.exitCode = await main(process.argv.slice(2), {
     stdout: process.stdout,
     stderr: process.stderr,

@@ -4,7 +4,7 @@ import { styleText } from 'node:util'
 export interface Io {
   readonly stdout: NodeJS.WritableStream & { isTTY?: boolean; columns?: number }
   readonly stderr: NodeJS.WritableStream & { isTTY?: boolean }
-  /** Aborted on Ctrl-C and SIGTERM. */
+  /** Aborted on Ctrl-C, SIGTERM and SIGHUP, and when nobody takes what is written. */
   readonly signal: AbortSignal
 }
 

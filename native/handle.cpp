@@ -31,7 +31,12 @@ HandlePtr unwrapHandle(Napi::Env env, Napi::Value value) {
   return handle;
 }
 
-void closeHandle(Napi::Env env, Napi::Value value) { unwrapShared<Handle>(env, value, kHandleTag).reset(); }
+std::weak_ptr<Handle> closeHandle(Napi::Env env, Napi::Value value) {
+  HandlePtr& handle = unwrapShared<Handle>(env, value, kHandleTag);
+  std::weak_ptr<Handle> held = handle;
+  handle.reset();
+  return held;
+}
 
 ScopedFd& ScopedFd::operator=(ScopedFd&& other) noexcept {
   std::swap(fd_, other.fd_);

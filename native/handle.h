@@ -32,7 +32,8 @@ using HandlePtr = std::shared_ptr<Handle>;
 // JavaScript thread. The value is opaque and type-tagged: anything else in its place is a TypeError.
 Napi::Value wrapHandle(Napi::Env env, HandlePtr handle);
 HandlePtr unwrapHandle(Napi::Env env, Napi::Value value);  // throws Failure EBADF after close
-void closeHandle(Napi::Env env, Napi::Value value);        // idempotent
+// Idempotent. What tasks in flight still hold.
+std::weak_ptr<Handle> closeHandle(Napi::Env env, Napi::Value value);
 
 // A descriptor that lives for one scope.
 class ScopedFd {

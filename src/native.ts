@@ -152,7 +152,8 @@ export interface Native extends BalanceNative, ExtentsNative, MlpNative, SysfsNa
     handle: NativeHandle,
     path: string,
   ): Promise<{ uuid: string; path: string; inode: number; subvolumeId: number }>
-  close(handle: NativeHandle): void
+  /** Gives what asks whether tasks in flight still hold it. */
+  close(handle: NativeHandle): () => boolean
   /** Of the same descriptor; close() of one leaves the other open. */
   share(handle: NativeHandle): NativeHandle
   info(ticket: number, handle: NativeHandle): Promise<NativeInfo>

@@ -87,10 +87,11 @@ Napi::Value directory(const Args& args) {
       });
 }
 
-// close(handle): synchronous; tasks in flight keep the descriptor open until they end.
+// close(handle) → () => boolean: synchronous; tasks in flight keep the descriptor open until they end, which that asks.
 Napi::Value close(const Args& args) {
-  closeHandle(args.env(), args[0]);
-  return args.env().Undefined();
+  return Napi::Function::New(args.env(), [held = closeHandle(args.env(), args[0])](const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), !held.expired());
+  });
 }
 
 // share(handle) → handle of the same descriptor: one that close() of the other leaves open. Synchronous.

@@ -1,9 +1,12 @@
 import { setMaxListeners } from 'node:events'
 import { resolve } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 import { BtrfsError, BtrmindError } from '../errors.js'
 import { type NativeHandle, native } from '../native.js'
 import { type CallContext, type CallOptions, call, nextTicket } from './call.js'
+
+/** That close() waits for calls that nobody waits for any more. */
+const LINGER_MS = 250
 
 /** What each family of functions gets: the open descriptor and who holds it. Internal. */
 export class Volume {
@@ -91,9 +94,12 @@ export class Volume {
 
   async close(): Promise<void> {
     this.#stop.abort()
-    native.close(this.handle)
-    if (this.#inFlight === 0) return
-    await new Promise<void>((resolve) => this.#closing.push(resolve))
-    await setImmediate() // their callers hear of it first
+    const isHeld = native.close(this.handle)
+    if (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => this.#closing.push(resolve))
+      await setImmediate() // their callers hear of it first
+    }
+    // A call that was aborted may still be in the kernel; not for ever, since the disk may hang.
+    for (const until = performance.now() + LINGER_MS; isHeld() && performance.now() < until; ) await sleep(1)
   }
 }

@@ -76,7 +76,8 @@ async function claimFor(uuid: string, path: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw stateError('read', file, error)
     await replaceFile(file, `${JSON.stringify({ uuid })}\n`).catch((cause: NodeJS.ErrnoException) => {
       // A full volume may be the very one that is to be freed; the next start writes it.
-      if (cause.code === 'ENOSPC' || cause.code === 'EDQUOT') return
+      // Node has no name for EDQUOT.
+      if (cause.code === 'ENOSPC' || cause.errno === -122) return
       throw stateError('write', file, cause)
     })
     return

@@ -144,6 +144,21 @@ describe.skipIf(cannotMount)('random stops', () => {
     }
   })
 
+  it('close() waits for calls that were aborted and are in the kernel still', async () => {
+    for (let i = 0; i < 30; i++) {
+      const fs = await openFilesystem(volume.path)
+      const stop = new AbortController()
+      const reading = (async () => {
+        for await (const _ of fs.walk(volume.path, { signal: stop.signal }));
+      })().catch(() => {})
+      await setTimeout(i % 5)
+      stop.abort()
+      await reading
+      await fs.close()
+      expect(openFiles().filter((path) => path.startsWith(volume.path))).toEqual([])
+    }
+  })
+
   it.each(Object.entries(OPERATIONS).map(([name, begin], index) => ({ name, begin, index })))(
     '$name',
     async ({ name, begin, index }) => {

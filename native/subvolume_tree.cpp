@@ -81,13 +81,21 @@ std::vector<Found> readRootsOnce(int fd, uint64_t first, uint64_t last, const Ca
   return found;
 }
 
+// Until the commit after its deletion a ROOT_ITEM does not say so.
+bool isOrphan(int fd, uint64_t id) {
+  bool is = false;
+  const Key key{static_cast<uint64_t>(BTRFS_ORPHAN_OBJECTID), BTRFS_ORPHAN_ITEM_KEY, id};
+  searchTree(fd, BTRFS_ROOT_TREE_OBJECTID, key, key, [&](const Item&) { return !(is = true); }, {1, 1});
+  return is;
+}
+
 // Those with ids from `first` to `last`, by id. A rename takes a subvolume's ROOT_BACKREF away before it makes the new
 // one: what has none and is not deleted is looked at again.
 std::vector<Found> readRoots(int fd, uint64_t first, uint64_t last, const Cancelled& cancelled) {
   std::vector<Found> found = readRootsOnce(fd, first, last, cancelled);
   int tries = 0;  // of all together: some may never have one
   for (Found& one : found) {
-    for (; one.name.empty() && !one.deleted && tries < kTries; tries++) {
+    for (; one.name.empty() && !one.deleted && !isOrphan(fd, one.info.id) && tries < kTries; tries++) {
       usleep(kPauseUs << tries);
       std::vector<Found> again = readRootsOnce(fd, one.info.id, one.info.id, cancelled);
       if (again.empty()) break;

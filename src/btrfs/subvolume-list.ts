@@ -1,4 +1,5 @@
 /** Which subvolumes there are. */
+import { inspect } from 'node:util'
 import { check } from '../errors.js'
 import { type NativeSubvolumes, native } from '../native.js'
 import type { CallOptions } from './call.js'
@@ -32,6 +33,7 @@ export interface Subvolume {
   readonly originGeneration: number
   readonly changedGeneration: number
   readonly readonly: boolean
+  /** These and the times below are getters: a spread leaves them out, JSON has them. */
   readonly createdAt: Date
   readonly changedAt: Date
   /**
@@ -145,28 +147,23 @@ function unpack(raw: NativeSubvolumes): Iterator<Subvolume, undefined> {
     const [from, to] = [endOf(row), endOf(row + 1)]
     const path = page.isAscii ? page.paths.slice(from - page.start, to - page.start) : bytes.toString('utf8', from, to)
     const isWhole = page.isUtf8 || !path.includes('\uFFFD')
-    const value = unpackRow(
-      numbers,
-      row * NUMBERS,
-      page.ids,
-      (row - page.first) * 108,
-      path,
-      isWhole ? where(path) : undefined,
-    )
+    const absolutePath = isWhole ? where(path) : undefined
+    const value: Subvolume = new Row(numbers, row * NUMBERS, page.ids, (row - page.first) * 108, path, absolutePath)
+    if (!isWhole) Object.assign(value, { pathBytes: Uint8Array.from(bytes.subarray(from, to)) })
     row++
-    return { done: false, value: isWhole ? value : { ...value, pathBytes: Uint8Array.from(bytes.subarray(from, to)) } }
+    return { done: false, value }
   }
   return { next }
 }
 
 /** Absolute paths of what a mount shows: of `root`, from the top of the volume, at `point`. */
 function shownAt(root: string, point: string): (path: string) => string | undefined {
-  const base = point === '/' ? '' : point
-  if (root === '/') return (path) => (path === '' ? point : `${base}/${path}`)
+  const prefix = point === '/' ? point : `${point}/`
+  if (root === '/') return (path) => (path === '' ? point : prefix + path)
+  const within = `${root.slice(1)}/`
   return (path) => {
-    const whole = `/${path}`
-    if (whole === root) return point
-    return whole.startsWith(`${root}/`) ? base + whole.slice(root.length) : undefined
+    if (`${path}/` === within) return point
+    return path.startsWith(within) ? prefix + path.slice(within.length) : undefined
   }
 }
 
@@ -175,32 +172,74 @@ function uuid(ids: string, at: number): string | undefined {
   return text === NO_UUID ? undefined : text
 }
 
-function unpackRow(
-  numbers: Float64Array,
-  at: number,
-  ids: string,
-  idAt: number,
-  path: string,
-  absolutePath: string | undefined,
-): Subvolume {
-  return {
-    id: numbers[at]!,
-    path,
-    absolutePath,
-    parentId: numbers[at + 1] || undefined,
-    directoryInode: numbers[at + 2] || undefined,
-    uuid: uuid(ids, idAt),
-    parentUuid: uuid(ids, idAt + 36),
-    receivedUuid: uuid(ids, idAt + 72),
-    generation: numbers[at + 3]!,
-    originGeneration: numbers[at + 4]!,
-    changedGeneration: numbers[at + 5]!,
-    readonly: numbers[at + 8] === 1,
-    createdAt: new Date(numbers[at + 9]!),
-    changedAt: new Date(numbers[at + 10]!),
-    sentGeneration: numbers[at + 6] || undefined,
-    receivedGeneration: numbers[at + 7] || undefined,
-    sentAt: numbers[at + 11] ? new Date(numbers[at + 11]!) : undefined,
-    receivedAt: numbers[at + 12] ? new Date(numbers[at + 12]!) : undefined,
+/** Its times become Dates when they are asked for: 20,000 of them would take as long as the rest of the list. */
+class Row implements Subvolume {
+  readonly id: number
+  readonly path: string
+  declare readonly pathBytes?: Uint8Array
+  readonly absolutePath: string | undefined
+  readonly parentId: number | undefined
+  readonly directoryInode: number | undefined
+  readonly uuid: string | undefined
+  readonly parentUuid: string | undefined
+  readonly receivedUuid: string | undefined
+  readonly generation: number
+  readonly originGeneration: number
+  readonly changedGeneration: number
+  readonly readonly: boolean
+  readonly sentGeneration: number | undefined
+  readonly receivedGeneration: number | undefined
+  readonly #createdMs: number
+  readonly #changedMs: number
+  readonly #sentMs: number
+  readonly #receivedMs: number
+
+  constructor(
+    numbers: Float64Array,
+    at: number,
+    ids: string,
+    idAt: number,
+    path: string,
+    absolutePath: string | undefined,
+  ) {
+    this.id = numbers[at]!
+    this.path = path
+    this.absolutePath = absolutePath
+    this.parentId = numbers[at + 1] || undefined
+    this.directoryInode = numbers[at + 2] || undefined
+    this.uuid = uuid(ids, idAt)
+    this.parentUuid = uuid(ids, idAt + 36)
+    this.receivedUuid = uuid(ids, idAt + 72)
+    this.generation = numbers[at + 3]!
+    this.originGeneration = numbers[at + 4]!
+    this.changedGeneration = numbers[at + 5]!
+    this.readonly = numbers[at + 8] === 1
+    this.sentGeneration = numbers[at + 6] || undefined
+    this.receivedGeneration = numbers[at + 7] || undefined
+    this.#createdMs = numbers[at + 9]!
+    this.#changedMs = numbers[at + 10]!
+    this.#sentMs = numbers[at + 11]!
+    this.#receivedMs = numbers[at + 12]!
+  }
+
+  get createdAt() {
+    return new Date(this.#createdMs)
+  }
+  get changedAt() {
+    return new Date(this.#changedMs)
+  }
+  get sentAt() {
+    return this.#sentMs ? new Date(this.#sentMs) : undefined
+  }
+  get receivedAt() {
+    return this.#receivedMs ? new Date(this.#receivedMs) : undefined
+  }
+  toJSON() {
+    const { createdAt, changedAt, sentAt, receivedAt } = this
+    return { ...this, createdAt, changedAt, sentAt, receivedAt }
+  }
+  /** console.log() would see none of the getters. */
+  [inspect.custom]() {
+    return this.toJSON()
   }
 }

@@ -23,7 +23,17 @@ export async function main(argv: readonly string[], given: Io): Promise<number> 
   given.stdout.on('error', onError)
   // Where nobody is told, the work still ends as it should.
   given.stderr.on('error', () => {})
-  const code = await command(argv, { ...given, signal: AbortSignal.any([given.signal, deaf.signal]) })
+  const { stdout, stderr } = given
+  let either: AbortSignal | undefined
+  const code = await command(argv, {
+    stdout,
+    stderr,
+    // Asked for by a command that is about to begin.
+    get signal() {
+      either ??= AbortSignal.any([given.signal, deaf.signal])
+      return either
+    },
+  })
   // An error of the last words comes behind them.
   await setImmediate()
   if (output === undefined || given.signal.aborted) return code

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Subvolume } from '../../src/btrfs/subvolume-list.js'
@@ -42,7 +43,7 @@ const collect = async (rows: AsyncIterable<Subvolume>) => {
 }
 
 describe.skipIf(cannotMount)('subvolumes', () => {
-  const { volume, fs, at } = useVolume()
+  const { volume, fs, at } = useVolume({ devicesMiB: [2048] })
   const { volume: other } = useVolume({ devicesMiB: [128] })
 
   it('creates, by relative and absolute path, and lists what btrfs-progs lists', async () => {
@@ -106,6 +107,15 @@ describe.skipIf(cannotMount)('subvolumes', () => {
     expect(await fs.subvolume('received/to-send')).toEqual(found)
     expect(source).toMatchObject({ sentAt: undefined, receivedAt: undefined, receivedUuid: undefined })
     for (const path of ['received/to-send', 'to-send']) await fs.deleteSubvolume(path)
+  })
+
+  it('a row has its times in JSON and on the console, too', async () => {
+    const row = await fs.subvolume()
+    const { createdAt, changedAt } = row
+    expect(Math.abs(changedAt.getTime() - Date.now())).toBeLessThan(3600_000)
+    const json = JSON.parse(JSON.stringify(row))
+    expect(json).toMatchObject({ id: 5, createdAt: createdAt.toISOString(), changedAt: changedAt.toISOString() })
+    expect(inspect(row)).toContain(changedAt.toISOString())
   })
 
   it('lists parents before what lies in them, also after a child was made before its parent', async () => {

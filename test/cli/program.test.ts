@@ -68,7 +68,6 @@ describe('every command', () => {
     ['fi df /p', 'btrmind usage'],
     ['filesystem show', 'btrmind devices'],
     ['scrub start /p', 'btrmind scrub <path>, which shows its progress until it ends'],
-    ['scrub status /p', 'btrmind scrub <path>, which shows its progress until it ends'],
     ['balance /p', 'btrmind balance start <path>'],
     ['snapshot /p /q', 'btrmind subvolume snapshot'],
     ['qgroup limit 1G /p', 'btrmind quota limit'],

@@ -89,7 +89,7 @@ async function listing(rounds: number, count: number): Promise<Row[]> {
         },
       },
     },
-    3,
+    9,
   )
   return [
     row(name, 'btrfs subvolume list -puqR', warm.ours, warm.peer, { target: '≥ 4×' }),

@@ -28,7 +28,16 @@ const FAMILIES = [
   ['Devices', ['devices', 'redundancy', 'resize']],
   [
     'Balance and scrub',
-    ['operation', 'balance-filters', 'balance', 'balance-plan', 'balance-reclaim', 'exclusive', 'scrub', 'scrub-progress'],
+    [
+      'operation',
+      'balance-filters',
+      'balance',
+      'balance-plan',
+      'balance-reclaim',
+      'exclusive',
+      'scrub',
+      'scrub-progress',
+    ],
   ],
   ['Quota', ['quota']],
   ['Settings', ['settings', 'trim', 'reclaim']],

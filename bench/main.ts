@@ -50,7 +50,7 @@ if (values.json) {
           figure(row.ours, row.unit),
           row.peerName,
           figure(row.peer, row.unit),
-          `${row.ratio.toFixed(1)}×`,
+          Number.isFinite(row.ratio) ? `${row.ratio.toFixed(1)}×` : '–',
           row.target ?? '',
         ],
   )

@@ -18,6 +18,8 @@ export class Volume {
     readonly handle: NativeHandle,
     readonly path: string,
     readonly uuid: string,
+    /** Of another, which holds the descriptor as well. */
+    private readonly isShare = false,
   ) {
     setMaxListeners(0, this.#stop.signal)
   }
@@ -85,7 +87,9 @@ export class Volume {
 
   /** The same volume, open until its own close(): for what must be put right also after close() of this one. */
   share(operation: string): Promise<Volume> {
-    return this.call(operation, {}, undefined, async () => new Volume(native.share(this.handle), this.path, this.uuid))
+    return this.call(operation, {}, undefined, async () => {
+      return new Volume(native.share(this.handle), this.path, this.uuid, true)
+    })
   }
 
   #landed(): void {
@@ -99,6 +103,7 @@ export class Volume {
       await new Promise<void>((resolve) => this.#closing.push(resolve))
       await setImmediate() // their callers hear of it first
     }
+    if (this.isShare) return
     // A call that was aborted may still be in the kernel; not for ever, since the disk may hang.
     for (const until = performance.now() + LINGER_MS; isHeld() && performance.now() < until; ) await sleep(1)
   }

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type KernelFilesystem, openFilesystem } from '../../src/btrfs/filesystem.js'
 import type { Operation } from '../../src/btrfs/operation.js'
 import { native } from '../../src/native.js'
@@ -141,6 +141,27 @@ describe.skipIf(cannotMount)('random stops', () => {
       await fs.close()
       expect(openFiles().filter((path) => path.startsWith(volume.path))).toEqual([])
       await work.result.catch(() => {})
+    }
+  })
+
+  it('what an operation has of its own on the volume is closed without waiting for the volume', async () => {
+    await using fs = await openFilesystem(volume.path)
+    const close = native.close
+    let asked = 0
+    const spy = vi.spyOn(native, 'close').mockImplementation((handle) => {
+      const isHeld = close(handle)
+      return () => {
+        asked++
+        return isHeld()
+      }
+    })
+    try {
+      await fs.snapshotTree('tree', 'snapshots/0.1')
+      await fs.deleteSubvolumes(['snapshots/0.1'], { waitUntilFreed: false }).result
+      expect(spy).toHaveBeenCalledTimes(2)
+      expect(asked).toBe(0)
+    } finally {
+      spy.mockRestore()
     }
   })
 

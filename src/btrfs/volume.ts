@@ -106,5 +106,7 @@ export class Volume {
     if (this.isShare) return
     // A call that was aborted may still be in the kernel; not for ever, since the disk may hang.
     for (const until = performance.now() + LINGER_MS; isHeld() && performance.now() < until; ) await sleep(1)
+    // What they bring home is dropped when it arrives: by the second turn of the event loop.
+    for (let turn = 0; turn < 2; turn++) await setImmediate()
   }
 }

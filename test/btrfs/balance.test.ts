@@ -139,7 +139,7 @@ describe.skipIf(cannotMount)('balance()', () => {
         const controller = new AbortController()
         await using operation = other.balance({ data: {}, signal: controller.signal })
         const first = await running(operation.result)
-        if (first !== undefined) expect(first.expected).toBeGreaterThan(3)
+        if (first !== undefined) expect(first.expected).toBeGreaterThanOrEqual(3)
         if (how === 'cancel()') await operation.cancel()
         if (how === 'a signal') controller.abort()
         if (how === 'close()') await other.close()

@@ -20,7 +20,8 @@ namespace {
 constexpr uint64_t kFirst = BTRFS_FIRST_FREE_OBJECTID;
 constexpr uint64_t kLast = static_cast<uint64_t>(BTRFS_LAST_FREE_OBJECTID);
 constexpr uint64_t kMax = UINT64_MAX;
-constexpr uint64_t kRange = 256;  // ids: some 128 KiB of the tree
+constexpr uint64_t kRange = 256;            // ids: some 128 KiB of the tree
+constexpr size_t kMaxPathBytes = 16 << 20;  // more would be a circle, in a tree that is damaged
 constexpr int kTries = 10;
 constexpr useconds_t kPauseUs = 100;
 constexpr unsigned kThreads = 8;  // a disk has its full rate from there on
@@ -151,7 +152,7 @@ std::string subvolumePath(int fd, uint64_t id) {
   std::string path;
   for (uint64_t at = id; at != BTRFS_FS_TREE_OBJECTID;) {
     std::vector<Found> found = readRoots(fd, at, at, Cancelled{false});
-    if (found.empty() || found[0].name.empty()) throw gone;
+    if (found.empty() || found[0].name.empty() || path.size() > kMaxPathBytes) throw gone;
     const SubvolumeInfo& info = found[0].info;
     const Directories::Place& directory = directories.find(info.parent_id, info.dir_id);
     if (directory.is == Directories::Is::gone) throw gone;

@@ -27,7 +27,7 @@ export type DirectoryRef = Omit<Directory, 'subvolumeTop'>
 export type Root = string | DirectoryRef
 
 /** The inode number of every subvolume's top directory. */
-const TOP_INODE = 256
+export const TOP_INODE = 256
 
 /**
  * Resolves a directory of the volume, through symlinks. realpath(3), BTRFS_IOC_INO_LOOKUP · no privilege · quick.

@@ -3,7 +3,7 @@ import { basename, join, relative } from 'node:path'
 import { BtrfsError, BtrmindError, check } from '../errors.js'
 import { type NativeFileCursor, type NativeRoot, type NativeTally, native } from '../native.js'
 import { batches, type ScanBatch } from './batch.js'
-import { type Directory, directoryFor, topOf } from './directory.js'
+import { type Directory, directoryFor, TOP_INODE, topOf } from './directory.js'
 import { volumeIsReadOnly } from './mounts.js'
 import { scanOptions } from './options.js'
 import { ranges } from './ranges.js'
@@ -79,7 +79,6 @@ export interface NestedSubvolume {
   /** The top of the subvolume that it is in, at whatever depth: snapshots of it are made there. */
   readonly holder: string
 }
-const TOP_INODE = 256
 const asRoot = (source: Source): NativeRoot =>
   'holder' in source ? ['', seen({ inode: TOP_INODE, subvolumeId: source.id })] : checkRoot('scan', source)
 
